@@ -80,6 +80,7 @@ fn facts(bytes: &[u8]) -> Option<(Facts, &[u8])> {
             probes: Vec::new(),
             limits: Vec::new(),
         }],
+        dump: None,
     };
     Some((facts, rest))
 }
@@ -107,6 +108,15 @@ pub fn decode(bytes: &[u8]) {
         }
         Ok(Observation::Refusal(refusal)) => {
             Finding::Refusal(Box::new(enrich::refusal(&facts, *refusal)))
+        }
+        Ok(Observation::Path(it) | Observation::CanaryPath(it) | Observation::PathReading(it)) => {
+            let event = enrich::path(&facts, &mut places, *it);
+            Finding::Path(Box::new(event))
+        }
+        // It is printed with the line of its event.
+        Ok(Observation::Packet(_key, packet)) => {
+            assert_fit_for_a_terminal(packet.description().as_bytes());
+            return;
         }
         // These produce no line.
         Ok(
@@ -147,6 +157,9 @@ pub fn capture(bytes: &[u8]) {
             By::Netns,
             By::Cgroup,
             By::Verdict,
+            By::Path,
+            By::Endpoint,
+            By::Interface,
         ]),
         repeats: Some(AnswerCoalescer::default()),
         limits: Limits {

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 use serde::Serialize;
 use socket2::Socket;
@@ -19,8 +19,9 @@ use crate::{
     iperf,
     net::{Family, Kind, open},
     netns,
+    paths::joined,
     tracer::{Run, TracerArgs},
-    veth::{self, CLIENT_V4, SERVER_V4},
+    veth::{self, CLIENT_V4, Offloads, SERVER_V4},
 };
 
 #[derive(clap::Args)]
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// Duration in seconds
     #[arg(long, default_value_t = 2.0)]
     pub(crate) seconds: f64,
+    /// Transfer over two paths
+    #[arg(long)]
+    pub(crate) two_paths: bool,
     /// Bytes per write
     #[arg(long, default_value_t = 65_536)]
     pub(crate) chunk: usize,
@@ -73,7 +77,7 @@ pub(crate) struct CostArgs {
 enum Line<'a> {
     /// Transfers while a tracer runs with one attach method.
     Bulk {
-        /// The sending program: `iperf3` or `lab`.
+        /// The sending program, `iperf3` or `lab`, and how many paths it uses if there are two.
         sender: &'a str,
         beside: &'a str,
         rounds: usize,
@@ -111,7 +115,12 @@ pub(crate) fn cost(args: &CostArgs) -> anyhow::Result<()> {
         }
         there = still_there;
     }
-    let sender = if args.iperf { "iperf3" } else { "lab" };
+    let sender = match (args.iperf, args.transfer.two_paths) {
+        (true, false) => "iperf3",
+        (true, true) => "iperf3, two paths",
+        (false, false) => "lab",
+        (false, true) => "lab, two paths",
+    };
     let of = rounds
         .iter()
         .map(|(rung, rounds)| summed_up(sender, rung, rounds));
@@ -122,7 +131,7 @@ pub(crate) fn cost(args: &CostArgs) -> anyhow::Result<()> {
 fn one_round(args: &CostArgs, rung: &str, alone_first: bool) -> anyhow::Result<Option<Round>> {
     let once = || -> anyhow::Result<f64> {
         if args.iperf {
-            iperf::transfer(args.transfer.seconds)
+            iperf::transfer(args.transfer.seconds, args.transfer.two_paths)
         } else {
             Ok(transfer(&args.transfer)?.megabytes_per_second())
         }
@@ -156,7 +165,13 @@ fn summed_up<'a>(sender: &'a str, beside: &'a str, rounds: &[Round]) -> Line<'a>
 
 /// Transfers once.
 fn transfer(args: &Args) -> anyhow::Result<Transfer> {
-    let (near, far) = veth::joined()?;
+    let (near, far) = match args.two_paths {
+        true => veth::joined_twice(Offloads::Off)?,
+        false => veth::joined()?,
+    };
+    if args.two_paths {
+        joined::prepare(near.as_fd(), far.as_fd(), Family::V4)?;
+    }
     let listener = at(far.as_fd(), SERVER_V4)?;
     listener.listen(1).context("cannot listen")?;
     let address = listener
@@ -165,6 +180,13 @@ fn transfer(args: &Args) -> anyhow::Result<Transfer> {
     let client = at(near.as_fd(), CLIENT_V4)?;
     client.connect(&address).context("cannot connect")?;
     let (server, _peer) = listener.accept().context("cannot accept")?;
+    if args.two_paths {
+        // The kernel joins after data.
+        (&server).write_all(b".").context("cannot send")?;
+        (&client).read_exact(&mut [0]).context("cannot receive")?;
+        let is_joined = joined::have_joins([&client, &server], 1)?;
+        ensure!(is_joined, "the second path does not come up");
+    }
     pump(&client, &server, args)
 }
 

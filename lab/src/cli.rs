@@ -1,14 +1,20 @@
 //! Command line of the lab. A subcommand fails if it cannot do its work, and says which step failed;
 //! a check that does not pass is a result.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
 use crate::{
-    actor, ask, bench, bulk, call_cost, churn, exported, fallbacks, figures, flood_asker, floods,
-    init, load, matrix, mix, namespaces, pair, play, provoke, reuse, served, together, verdicts,
-    watched,
+    actor, ask, bench, bulk, call_cost, churn, exported, fallbacks, figures, fingerprints,
+    flood_asker, floods, init, load, matrix, mix, namespaces, pair, paired, paths, play, probed,
+    provoke, recorded,
+    report::{MatrixLine, write_line},
+    reuse, served, together, verdicts, watched,
 };
 
 /// Programs that query the kernel about MPTCP, and checks of mptcp-trace against the answers they
@@ -19,6 +25,9 @@ struct Cli {
     #[command(subcommand)]
     verb: Verb,
 }
+
+/// Exit code if the lab could not do its work; 1 is a check that did not pass.
+const BROKEN: u8 = 3;
 
 /// The subcommands, each with its arguments and its function: one that judges returns whether every
 /// check passed.
@@ -55,6 +64,29 @@ verbs! {
     Play(play::Args) judges play::run,
     /// Run `provoke` under the tracer with each attach method, and compare
     Fallbacks(fallbacks::Args) judges fallbacks::run,
+    /// Paths of connections that come up, fail and end in every known way, under the tracer with each
+    /// attach method: compare its lines with the kernel's counters
+    Paths(paths::Args) judges paths::run,
+    /// Boxes between client and server take MPTCP out in every known way, under the tracer: compare
+    /// what it concludes from the packet that decided with the truth
+    Fingerprints(fingerprints::Args) judges fingerprints::run,
+    /// Many connections with several paths under the tracer, a third of whose joins fail: each path
+    /// must be reported once, with its connection
+    ManyPaths(paths::many::Args) judges paths::many::run,
+    /// Two paths under the tracer: what the kernel accounts for each just before its end must be in
+    /// the line about it
+    Ledgers(paths::ledgers::Args) judges paths::ledgers::run,
+    /// Healthy connections of two paths under the tracer: the sensor of paths must not run for their
+    /// packets, and must write few records
+    PathCost(paths::cost::Args) judges paths::cost::run,
+    /// Path managers in userspace with and without the tracer: the kernel must behave the same
+    PathManagers(paths::managers::Args) judges paths::managers::run,
+    /// The server of `many-paths`
+    #[command(hide = true)]
+    ManyServer(paths::many::app::ServerArgs) does paths::many::app::serve,
+    /// A client of `many-paths`
+    #[command(hide = true)]
+    ManyClient(paths::many::app::ClientArgs) does paths::many::app::make,
     /// Applications that query too early, too late, never or correctly, under the tracer: check its
     /// verdicts
     Verdicts(verdicts::Args) judges verdicts::run,
@@ -71,6 +103,12 @@ verbs! {
     Namespaces(namespaces::Args) judges namespaces::run,
     /// curl and nginx under `mptcpize`, with and without a middlebox, under the tracer
     Pair(pair::Args) judges pair::run,
+    /// `mptcp-trace probe` over a chain of five routers, with a box in each of them in turn: it may
+    /// never name a wrong hop. No other verb may send a packet
+    Probed(probed::Args) judges probed::run,
+    /// Hundreds of connections through NAT and boxes, a tracer at each end: `mptcp-trace pair` must
+    /// join every one, and judge it right
+    Paired(paired::Args) judges paired::run,
     /// The application of `reuse`
     #[command(hide = true)]
     ReuseMaker(reuse::MakerArgs) does reuse::make_connections,
@@ -92,6 +130,9 @@ verbs! {
     /// `mptcp-trace serve` for a long time while everything around it comes and goes: it must not
     /// grow, and its counters must be right
     Churn(churn::Args) judges churn::run,
+    /// The flight recorder: it must have what a capture beside it has, also after it was killed or
+    /// its disk was full, and never more bytes than it may
+    Recorded(recorded::Args) judges recorded::run,
     /// Step the clock for a moment, for `churn`
     #[command(hide = true)]
     ClockStep(churn::clock::Args) does churn::clock::run,
@@ -128,7 +169,13 @@ pub fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(why) => {
             eprintln!("mptcp-lab: {why:#}");
-            ExitCode::FAILURE
+            // In a virtual machine, stderr is lost among the lines of the kernel.
+            if !io::stdout().is_terminal() {
+                let why = format!("{why:#}");
+                // Without a reader, stderr has it.
+                let _unread = write_line(&mut io::stdout(), &MatrixLine::Failed { why });
+            }
+            ExitCode::from(BROKEN)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `mptcp-lab exported`: the output of `mptcp-trace serve --otlp` must parse with OpenTelemetry's
 //! own schema and match the kernel's counters, even if the receiver disappears meanwhile or never
-//! exists.
+//! exists. The same through a real collector, which passes everything on to that receiver, over http
+//! and https, restarted in the middle.
 
 use std::{net::TcpListener, path::PathBuf, time::Duration};
 
@@ -18,9 +19,12 @@ use crate::{
     wait::Patience,
 };
 
+mod collector;
+mod front;
 mod receiver;
 
-use receiver::{Receiver, START, is_total};
+use collector::Collected;
+use receiver::{Read, Receiver, START, is_total};
 
 /// Until everything on the page has arrived: on a busy host other programs fill the queue too, and
 /// requests are slow.
@@ -45,6 +49,29 @@ pub(crate) struct Args {
     /// A Python with the package opentelemetry-proto
     #[arg(long, value_name = "PATH", default_value = "python3")]
     python: PathBuf,
+    /// The program rotel-agent of the Python package rotel, a collector
+    #[arg(long, value_name = "PATH")]
+    collector: Option<PathBuf>,
+    /// Skip the collector, because none exists for this machine
+    #[arg(long, conflicts_with = "collector")]
+    no_collector: bool,
+}
+
+/// The way of the data to the receiver, with a place that can be interrupted.
+trait Route {
+    /// Begins the names of its cases.
+    fn name(&self) -> &'static str;
+
+    /// Arguments that make the tracer export this way.
+    fn words(&self) -> Vec<String>;
+
+    /// From now on the tracer's requests fail.
+    fn interrupt(&mut self) -> anyhow::Result<()>;
+
+    fn resume(&mut self) -> anyhow::Result<()>;
+
+    /// The end of the way.
+    fn receiver(&self) -> &Receiver;
 }
 
 /// Exports, plays and compares; returns true if everything received matches the kernel and the
@@ -55,28 +82,51 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let mut receiver = Receiver::new(&args.python, files.path())?;
     if receiver.start(0)? {
         received(args, &mut receiver, &mut cells)?;
+        collected(args, &mut cells)?;
     } else {
         let why = "no python3 with opentelemetry-proto; pip install opentelemetry-proto";
-        cells.put(skipped("exported-logs", &args.tried.attach, why))?;
+        for case in ["exported-logs", "collected-logs"] {
+            cells.put(skipped(case, &args.tried.attach, why))?;
+        }
     }
     cells.put(no_receiver(args)?)?;
     cells.close()
 }
 
-/// The receiver runs, stops in the middle, and starts again.
-fn received(args: &Args, receiver: &mut Receiver, cells: &mut Cells) -> anyhow::Result<()> {
+/// Through a collector, over http and https.
+fn collected(args: &Args, cells: &mut Cells) -> anyhow::Result<()> {
+    let Some(program) = &args.collector else {
+        let why = match args.no_collector {
+            true => "PyPI has no rotel for this machine",
+            false => "no collector; pip install rotel, and --collector",
+        };
+        return cells.put(skipped("collected-logs", &args.tried.attach, why));
+    };
+    for is_encrypted in [false, true] {
+        let files = tempfile::tempdir()?;
+        let mut receiver = Receiver::new(&args.python, files.path())?;
+        ensure!(receiver.start(0)?, "the receiver does not start again");
+        let mut route = Collected::start(program, receiver, is_encrypted, files.path())?;
+        received(args, &mut route, cells)?;
+    }
+    Ok(())
+}
+
+/// The receiver, or a collector before it, runs, stops in the middle, and starts again.
+fn received(args: &Args, route: &mut dyn Route, cells: &mut Cells) -> anyhow::Result<()> {
     let rung = &args.tried.attach;
-    let served = Served::start(&args.tried, receiver.words())?;
+    let name = route.name();
+    let case = |of: &str| format!("{name}-{of}");
+    let served = Served::start(&args.tried, route.words())?;
     let first = play()?;
-    receiver.stop();
+    route.interrupt()?;
     let second = play()?;
     let has_failed = || Ok(sums(&served.page()?, FAILED, "signal").contains_key("logs"));
     ensure!(START.holds(has_failed)?, "no request has failed");
-    // Its first answer after the restart is "unavailable".
-    ensure!(receiver.start(1)?, "the receiver does not start again");
+    route.resume()?;
     let played = first.and(second);
     let want = &played.counts;
-    let got = || Ok(receiver.read()?.fallbacks(&played));
+    let got = || Ok(route.receiver().read()?.fallbacks(&played));
     let got = PATIENCE.last(got, |got| Ok(got == want))?;
     let differ = want
         .iter()
@@ -88,21 +138,17 @@ fn received(args: &Args, receiver: &mut Receiver, cells: &mut Cells) -> anyhow::
         wrong.push("the received data differs".to_owned());
     }
     let (want, got) = (format!("{want:?}"), format!("{got:?}"));
-    cells.put(judged("exported-logs", rung, &want, &got, wrong))?;
+    cells.put(judged(&case("logs"), rung, &want, &got, wrong))?;
     // Other programs of this host are active meanwhile: the exported numbers must be between those
     // of the page before and after.
-    for (case, finding, name) in [
-        ("exported-answers", "query", "mptcp_trace_questions_total"),
-        (
-            "exported-verdicts",
-            "verdict",
-            "mptcp_trace_closed_verdicts_total",
-        ),
+    for (of, finding, name) in [
+        ("answers", "query", "mptcp_trace_questions_total"),
+        ("verdicts", "verdict", "mptcp_trace_closed_verdicts_total"),
     ] {
         let told = || Ok(sums(&served.page()?, name, "verdict"));
-        let sent = || Ok(receiver.read()?.by(finding, "mptcp.verdict"));
+        let sent = || Ok(route.receiver().read()?.by(finding, "mptcp.verdict"));
         let dropped = || anyhow::Ok(sums(&served.page()?, DROPPED, "reason"));
-        let mut between = between(case, rung, told, sent, || Ok(!dropped()?.is_empty()))?;
+        let mut between = between(&case(of), rung, told, sent, || Ok(!dropped()?.is_empty()))?;
         let dropped = dropped()?;
         if between.outcome == Outcome::Mismatch && !dropped.is_empty() {
             between.outcome = Outcome::Skipped;
@@ -111,12 +157,23 @@ fn received(args: &Args, receiver: &mut Receiver, cells: &mut Cells) -> anyhow::
         cells.put(between)?;
     }
     let told = || Ok(counters(&served.text()?));
-    let sent = || Ok(receiver.read()?.metrics);
-    cells.put(between("exported-metrics", rung, told, sent, || Ok(false))?)?;
+    let sent = || Ok(route.receiver().read()?.metrics);
+    cells.put(between(&case("metrics"), rung, told, sent, || Ok(false))?)?;
+    // Nothing is lost on the way: what the tracer counts as accepted arrives.
+    let exported = || Ok(served.page()?.sum(EXPORTED, &[]));
+    let arrived = || Ok(u64::try_from(route.receiver().read()?.logs.len())?);
+    let one = |count: u64| Counters::from([("records".to_owned(), count)]);
+    let told = || exported().map(one);
+    let sent = || arrived().map(one);
+    cells.put(between(&case("every-record"), rung, told, sent, || {
+        Ok(false)
+    })?)?;
     let page = served.page()?;
     let _said = served.end()?;
-    let read = receiver.read()?;
     let exported = page.sum(EXPORTED, &[]);
+    let read = || route.receiver().read();
+    let is_whole = |read: &Read| Ok(u64::try_from(read.logs.len())? >= exported);
+    let read = PATIENCE.last(read, is_whole)?;
     let failed = sums(&page, FAILED, "signal");
     let want = format!("{exported} taken before the end, failed requests {failed:?}");
     let (logs, different) = (read.logs.len(), read.different.len());
@@ -134,7 +191,7 @@ fn received(args: &Args, receiver: &mut Receiver, cells: &mut Cells) -> anyhow::
     if !failed.contains_key("logs") {
         wrong.push("no request has failed".to_owned());
     }
-    cells.put(judged("exported-once", rung, &want, &got, wrong))
+    cells.put(judged(&case("once"), rung, &want, &got, wrong))
 }
 
 /// Without any receiver: records that do not fit into the queue are counted, and the loss is
@@ -154,7 +211,7 @@ fn no_receiver(args: &Args) -> anyhow::Result<Cell> {
     let queued = page.sum("mptcp_trace_otlp_queued_logs", &[]);
     let said = served.end()?;
     let mut lines = said.lines();
-    let lost = lines.find(|line| line.contains("did not accept them"));
+    let lost = lines.find(|line| line.contains("did not reach a collector"));
     let is_right = dropped > 0
         && dropped + queued >= queries
         && queued >= WAITING_MAX

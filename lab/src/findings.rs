@@ -17,7 +17,7 @@ mod fields;
 mod tests;
 mod wanted;
 
-use account::{identity, reconciliation};
+use account::{identity, identity_but, reconciliation};
 use fields::{Difference, matched, miscounted, unseen_blackholes};
 pub use wanted::{Played, Wanted};
 use wanted::{end_word, in_short};
@@ -78,12 +78,22 @@ pub(crate) fn compare(rung: &str, played: &[Played], traced: &[TracedLine]) -> V
     cells
 }
 
+/// [`balanced`] in a storm of connections: paths may be lost, but are counted.
+pub(crate) fn balanced_in_storm(rung: &str, traced: &[TracedLine]) -> Cell {
+    let ends: Vec<&End> = traced.iter().filter_map(TracedLine::end).collect();
+    identity_but(rung, findings(traced), &ends, Some("subflow"))
+}
+
+/// The number of lines about findings.
+fn findings(traced: &[TracedLine]) -> usize {
+    let is_about_run = |it: &&TracedLine| matches!(it, TracedLine::Start(_) | TracedLine::End(_));
+    traced.len() - traced.iter().filter(is_about_run).count()
+}
+
 /// The cell for the tracer's loss accounting: every line but the first and the last is a finding.
 pub(crate) fn balanced(rung: &str, traced: &[TracedLine]) -> Cell {
-    let is_about_run = |it: &&TracedLine| matches!(it, TracedLine::Start(_) | TracedLine::End(_));
-    let about_run = traced.iter().filter(is_about_run).count();
     let ends: Vec<&End> = traced.iter().filter_map(TracedLine::end).collect();
-    identity(rung, traced.len() - about_run, &ends)
+    identity(rung, findings(traced), &ends)
 }
 
 fn lines(traced: &[TracedLine]) -> Vec<Line<'_>> {
@@ -100,6 +110,15 @@ fn lines(traced: &[TracedLine]) -> Vec<Line<'_>> {
             | TracedLine::Verdict(_)
             | TracedLine::OptionRefused(_)
             | TracedLine::SocketRefused(_)
+            | TracedLine::PathUp(_)
+            | TracedLine::PathFailed(_)
+            | TracedLine::ConnectFailed(_)
+            | TracedLine::PathDown(_)
+            | TracedLine::PathStale(_)
+            | TracedLine::PathRecovered(_)
+            | TracedLine::PathPriority(_)
+            | TracedLine::Address(_)
+            | TracedLine::Closed(_)
             | TracedLine::End(_) => None,
         })
         .collect()

@@ -1,6 +1,6 @@
 //! `mptcp-lab floods`: guarantees for queries that come faster than lines can be written. Every
-//! query is accounted for, a realistic rate loses none, and no flood of queries displaces a
-//! fallback.
+//! query is accounted for, a realistic rate loses none, no flood of queries displaces a fallback, and
+//! none keeps the tracer from answering or ending.
 
 use std::{
     collections::BTreeMap,
@@ -42,6 +42,10 @@ const OTHERS_SHARE_MAX: f64 = 0.1;
 const FALLBACKS: u32 = 100;
 /// Size of a ring that a flood fills at once.
 const SMALL_RING: &str = "64K";
+/// For an account that is requested during a flood. The tracer only has to take what is in the ring.
+const ANSWER: Patience = Patience::new(Duration::from_secs(20), Duration::from_millis(20));
+/// Number of requests.
+const ANSWERS: usize = 3;
 /// Until the querying program starts.
 const BEGIN: Patience = Patience::new(Duration::from_secs(20), Duration::from_millis(1));
 
@@ -106,6 +110,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         ] {
             cells.put(place.fallbacks(case, ring, size.between_fallbacks)?)?;
         }
+        cells.put(place.answered()?)?;
     }
     cells.close()
 }
@@ -212,6 +217,35 @@ impl<'a> Place<'a> {
         Ok(self.cell(case, right, &caller, &traced, &ended.end.losses))
     }
 
+    /// Requests accounts, and the end, while a flood goes on that has no end.
+    fn answered(&self) -> anyhow::Result<Cell> {
+        let case = "flood-answered";
+        eprintln!("mptcp-lab: {case} with attach method {}", self.rung);
+        let tracer = self.tracer(&[])?.live()?;
+        let flood = flood(&self.namespace)?;
+        let mut answers = 0;
+        for _ in 0..ANSWERS {
+            // Its ring is full by then.
+            std::thread::sleep(Duration::from_millis(500));
+            tracer.signal(Signal::USR1)?;
+            let is_answered = || Ok(accounts(&tracer.said()?) > answers);
+            if !ANSWER.holds(is_answered)? {
+                break;
+            }
+            answers += 1;
+        }
+        // If it does not end by itself, only its own end is late: it is killed, and that is an error.
+        let ended = ended(tracer);
+        drop(flood);
+        let ended = ended.context("it does not end during a flood")?;
+        let losses = ended.of_queries()?;
+        // Otherwise the ring was empty from time to time, and the test proves nothing.
+        let right = answers == ANSWERS && losses.ring_full > 0;
+        let caller = format!("{ANSWERS} requests");
+        let traced = format!("{answers} accounts");
+        Ok(self.cell(case, right, &caller, &traced, &ended.end.losses))
+    }
+
     fn ask(&self, rate: u64, seconds: f64, queries: u64) -> anyhow::Result<load::Asked> {
         let load = load::Args {
             threads: THREADS,
@@ -277,6 +311,12 @@ fn processors(stat: &str) -> Option<(f64, f64)> {
     let seconds = |ticks: u64| ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
     let idle = idle + waits;
     Some((seconds(ticks.iter().sum::<u64>() - idle), seconds(idle)))
+}
+
+/// Number of accounts in what a tracer said.
+fn accounts(said: &str) -> usize {
+    let begins = |line: &&str| line.starts_with("mptcp-trace: counters: kernel counted ");
+    said.lines().filter(begins).count()
 }
 
 fn ended(tracer: Tracer<Counted>) -> anyhow::Result<Counts> {
@@ -347,6 +387,15 @@ mod tests {
         let hertz = rustix::param::clock_ticks_per_second() as f64;
         assert_eq!(processors(stat), Some((150.0 / hertz, 750.0 / hertz)));
         assert_eq!(processors("cpu  1 2\n"), None);
+    }
+
+    #[test]
+    fn an_account_has_one_line_of_counters() {
+        let account = "mptcp-trace: query: 1 printed\nmptcp-trace: counters: kernel counted 0, traced \
+                       0\nmptcp-trace: counters: network namespace 7: unread\n";
+        assert_eq!(accounts(account), 1);
+        assert_eq!(accounts(&account.repeat(2)), 2);
+        assert_eq!(accounts("mptcp-trace: tracing\n"), 0);
     }
 
     #[test]

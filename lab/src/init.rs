@@ -18,8 +18,13 @@ use serde::Deserialize;
 
 use crate::{link, sys};
 
-/// Device for results.
-const RESULTS: &str = "/dev/ttyS1";
+/// Device for results: the second serial port. On arm64, QEMU's own port is no `ttyS`, so that the
+/// second one is `ttyS0`.
+const RESULTS: &str = if cfg!(target_arch = "aarch64") {
+    "/dev/ttyS0"
+} else {
+    "/dev/ttyS1"
+};
 /// Device for messages.
 const CONSOLE: &str = "/dev/console";
 /// Exit code of a job that timed out.
@@ -85,6 +90,15 @@ fn work(job: &Path) -> anyhow::Result<i32> {
         "cgroup2",
         "/sys/fs/cgroup",
         "cgroup2",
+        MountFlags::empty(),
+        None,
+    );
+    // As distributions do; kernels without security modules lack it.
+    let security = "/sys/kernel/security";
+    let _absent = mount(
+        "securityfs",
+        security,
+        "securityfs",
         MountFlags::empty(),
         None,
     );

@@ -11,7 +11,9 @@ use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
 use crate::{
+    net::Family,
     netns,
+    paths::joined,
     process::Running,
     veth::{self, Offloads, SERVER_V4},
 };
@@ -41,9 +43,15 @@ struct Sum {
     bits_per_second: f64,
 }
 
-/// Transfers for this time; returns the throughput in megabytes (10^6 bytes) per second.
-pub(crate) fn transfer(seconds: f64) -> anyhow::Result<f64> {
-    let (near, far) = veth::joined_with(Offloads::Default)?;
+/// Transfers for this time, on one path or on two; returns the throughput in megabytes (10^6 bytes) per second.
+pub(crate) fn transfer(seconds: f64, on_two_paths: bool) -> anyhow::Result<f64> {
+    let (near, far) = match on_two_paths {
+        true => veth::joined_twice(Offloads::Default)?,
+        false => veth::joined_with(Offloads::Default)?,
+    };
+    if on_two_paths {
+        joined::prepare(near.as_fd(), far.as_fd(), Family::V4)?;
+    }
     let _server = server(far.as_fd())?;
     let before = netns::counters(near.as_fd())?;
     let address = SERVER_V4.to_string();
@@ -57,6 +65,11 @@ pub(crate) fn transfer(seconds: f64) -> anyhow::Result<f64> {
     ensure!(
         moved.get("MPCapableSYNACKRX") == Some(&2),
         "iperf3 did not use MPTCP: the kernel counted {moved:?}"
+    );
+    let joins = if on_two_paths { Some(&2) } else { None };
+    ensure!(
+        moved.get("MPJoinSynAckRx") == joins,
+        "another number of joins: the kernel counted {moved:?}"
     );
     rate(&output)
 }

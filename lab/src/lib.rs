@@ -6,10 +6,10 @@
 //! both; `init` is the init process of a virtual machine that runs any of them.
 
 use mptcp_trace_scene::{
-    actor,
+    account, actor,
     askers::{ask, bench, flood as flood_asker, load},
-    lines, link, middlebox, net, netns, option, query, recipes, rules, scratch, side_by_side, sys,
-    veth,
+    boxes, chain, lines, link, middlebox, net, netns, option, path_manager, query, recipes, rules,
+    scratch, side_by_side, sys, veth,
 };
 
 mod alone;
@@ -25,6 +25,7 @@ mod exported;
 mod fallbacks;
 mod figures;
 pub mod findings;
+mod fingerprints;
 mod flood;
 mod floods;
 mod init;
@@ -34,10 +35,14 @@ mod metrics;
 mod mix;
 mod namespaces;
 mod pair;
+mod paired;
+mod paths;
 pub mod play;
+mod probed;
 mod process;
 mod prometheus;
 mod provoke;
+mod recorded;
 pub mod report;
 mod reuse;
 pub mod scene;

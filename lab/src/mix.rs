@@ -87,30 +87,33 @@ fn ward_of(lane: u32) -> usize {
 /// Runs the mix; returns true if every check passes.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     ensure!(args.parallel > 0, "nothing to do");
-    again::once_on_rungs(&args.tried, |rung| {
-        let judge = |all: Done, said: &Said| {
-            let (mut played, left): (Vec<Played>, Vec<Vec<Cleared>>) = match all {
-                Ok(all) => all,
-                // As for recipes, the kernel may lack required modules.
-                Err(why) => return vec![skipped("mix", rung, format!("{why:#}"))],
-            };
-            for (played, left) in played.iter_mut().zip(&left) {
-                // A ward's connections share their namespaces, and the first reading precedes them
-                // all.
-                let recounted = left.first().map(|left| recount(played, left));
-                if let Some(Err(why)) = recounted {
-                    played.scene.wrong.push(format!("{why:#}"));
-                }
-            }
-            let cells = compare(rung, &played, &said.lines).into_iter();
-            let named = |cell: Cell| Cell {
-                case: cell.case.trim_end_matches("-v4").to_owned(),
-                ..cell
-            };
-            cells.map(named).collect()
-        };
-        Suite::new(&args.tried, rung).run(|_watch| perform(args), judge)
+    again::on_rungs(&args.tried, |rung, _all| {
+        again::or_once_more(|| {
+            let judge = |all: Done, said: &Said| judged(rung, all, said);
+            Suite::new(&args.tried, rung).run(|_watch| perform(args), judge)
+        })
     })
+}
+
+fn judged(rung: &str, all: Done, said: &Said) -> Vec<Cell> {
+    let (mut played, left): (Vec<Played>, Vec<Vec<Cleared>>) = match all {
+        Ok(all) => all,
+        // As for recipes, the kernel may lack required modules.
+        Err(why) => return vec![skipped("mix", rung, format!("{why:#}"))],
+    };
+    for (played, left) in played.iter_mut().zip(&left) {
+        // A ward's connections share their namespaces, and the first reading precedes them all.
+        let recounted = left.first().map(|left| recount(played, left));
+        if let Some(Err(why)) = recounted {
+            played.scene.wrong.push(format!("{why:#}"));
+        }
+    }
+    let named = |cell: Cell| Cell {
+        case: cell.case.trim_end_matches("-v4").to_owned(),
+        ..cell
+    };
+    let cells = compare(rung, &played, &said.lines).into_iter();
+    cells.map(named).collect()
 }
 
 /// Results of one lane.

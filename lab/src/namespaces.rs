@@ -56,7 +56,7 @@ struct Gone {
 /// Runs the suite; returns true if every check passes.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     ensure!(args.parallel > 0, "nothing to do");
-    again::once_on_rungs(&args.tried, |rung| {
+    again::on_rungs(&args.tried, |rung, _all| {
         let held: Vec<File> = (0..HELD).map(hold).collect::<anyhow::Result<_>>()?;
         let since_ns = sys::boottime_ns();
         let perform = || {
@@ -211,9 +211,11 @@ mod tests {
             ),
         ] {
             let end = End {
+                routine: 0,
                 findings: 0,
                 losses: Vec::new(),
                 reconciliation: accounts,
+                path_reconciliation: Vec::new(),
             };
             let cell = compare("fexit", 0, &gone, &[TracedLine::End(end)]);
             assert_eq!(cell.outcome, outcome, "{gone:?} {cell:?}");

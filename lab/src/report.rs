@@ -91,6 +91,8 @@ pub enum Phase {
     Scenarios,
     /// The recipes of `fallbacks`, within `Play`.
     Recipes,
+    /// The recipes of `paths`, within `Play`.
+    Paths,
     /// The queries of `matrix`, within `Play`.
     Queries,
     /// Until the tracer has printed the lines that it holds back, and has exited.
@@ -125,6 +127,11 @@ pub enum MatrixLine {
     Flood(Flooded),
     /// Duration of a phase.
     Phase(PhaseTime),
+    /// Why the lab stopped.
+    Failed {
+        /// In words.
+        why: String,
+    },
     /// The final line.
     Summary {
         /// Number of cells that are right.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     alone::Alone,
     cells::judged,
-    findings::balanced,
+    findings::balanced_in_storm,
     lines::read_lines,
     net::{self, Family, Kind},
     netns::{self, Counters},
@@ -122,7 +122,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     again::once_on_rungs(&args.tried, |rung| {
         let judge = |(made, _ground): (Made, TestBed), said: &Said| {
             let lines = &said.lines;
-            let mut found = vec![compare(rung, &made, lines), balanced(rung, lines)];
+            let mut found = vec![compare(rung, &made, lines), balanced_in_storm(rung, lines)];
             found.extend(made.asked.then(|| told(rung, &made, lines)));
             found
         };

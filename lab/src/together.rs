@@ -1,12 +1,12 @@
-//! `mptcp-lab together`: queries, recipes and scenarios under a single start of the tracer for each
-//! attach method. A start takes seconds on an emulated machine, and more than a minute on kernels
-//! that wait for a grace period of every task.
+//! `mptcp-lab together`: queries, recipes, those of paths, and scenarios under a single start of the
+//! tracer for each attach method. A start takes seconds on an emulated machine, and more than a
+//! minute on kernels that wait for a grace period of every task.
 
 use std::path::PathBuf;
 
 use crate::{
     cells::ok,
-    fallbacks, flood, matrix,
+    fallbacks, flood, matrix, paths,
     provoke::Choice,
     report::{AskerLine, Cell, Outcome, Phase},
     spread::Spread,
@@ -32,7 +32,13 @@ pub(crate) struct Args {
     /// thread is preempted inside it
     #[arg(long)]
     pub(crate) verdicts: bool,
-    /// The program in Go (lab/go)
+    /// Also play the recipes of `paths`
+    #[arg(long)]
+    pub(crate) paths: bool,
+    /// Only this recipe of `paths` (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) path: Vec<String>,
+    /// The program in Go (lab/go); a 32-bit one may be beside it, at PATH-32
     #[arg(long, value_name = "PATH")]
     pub(crate) go: Option<PathBuf>,
     /// Also run a flood with each attach method, under a separate tracer
@@ -55,21 +61,30 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
         None => None,
     };
     let recipes = fallbacks::Waiting::new(&args.choice, rung, only)?;
+    let paths = match args.paths {
+        true => Some(paths::Waiting::new(&args.path_choice(), rung, only)?),
+        false => None,
+    };
     let perform = |watch: &mut Stopwatch| {
         let scenarios = scenarios.map(verdicts::Waiting::play);
         watch.lap(Phase::Scenarios)?;
         let recipes = recipes.play();
         watch.lap(Phase::Recipes)?;
+        let paths = paths.map(paths::Waiting::play);
+        watch.lap(Phase::Paths)?;
         // Queries cannot be selected by name: a wrong one gets no second try.
         let asked = match only.is_all() {
             true => Some(matrix::ask_all(args.choice.spread.family)?),
             false => None,
         };
         watch.lap(Phase::Queries)?;
-        Ok((scenarios, recipes, asked))
+        Ok((scenarios, recipes, paths, asked))
     };
-    let judge = |(scenarios, recipes, asked): Performed, said: &Said| {
+    let judge = |(scenarios, recipes, paths, asked): Performed, said: &Said| {
         let mut cells = of("fallbacks", recipes.judge(rung, said));
+        if let Some(paths) = paths {
+            cells.extend(of("paths", paths.judge(rung, said)));
+        }
         if let Some(scenarios) = scenarios {
             cells.extend(of("verdicts", scenarios.judge(rung, said)));
         }
@@ -79,6 +94,10 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
         cells
     };
     let suite = Suite::new(&args.tried, rung).replayed(None);
+    let suite = match args.paths {
+        true => suite.showing_all(),
+        false => suite,
+    };
     let mut cells = suite.run(perform, judge)?;
     // The replay prints mostly verdicts.
     for cell in cells.iter_mut().filter(|cell| cell.case == "replay") {
@@ -97,10 +116,11 @@ fn one_rung(args: &Args, rung: &str, only: Only<'_>) -> anyhow::Result<Vec<Cell>
     Ok(cells)
 }
 
-/// Results: scenarios, recipes, and queries.
+/// Results: scenarios, recipes, those of paths, and queries.
 type Performed = (
     Option<verdicts::Performed>,
     fallbacks::Performed,
+    Option<paths::Performed>,
     Option<Vec<AskerLine>>,
 );
 
@@ -113,6 +133,14 @@ fn of(suite: &str, mut cells: Vec<Cell>) -> Vec<Cell> {
 }
 
 impl Args {
+    /// The recipes of `paths`.
+    fn path_choice(&self) -> paths::Choice {
+        paths::Choice {
+            recipe: self.path.clone(),
+            spread: self.choice.spread,
+        }
+    }
+
     /// The arguments for `verdicts`, if selected.
     fn scenarios(&self) -> Option<verdicts::Args> {
         self.verdicts.then(|| verdicts::Args {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::{netns::Counters, report::Endpoint};
 
 /// Types that [`TracedLine`] parses.
-const KNOWN_TYPES: [&str; 11] = [
+const KNOWN_TYPES: [&str; 25] = [
     "start",
     "query",
     "fallback",
@@ -19,6 +19,20 @@ const KNOWN_TYPES: [&str; 11] = [
     "verdict",
     "option_refused",
     "socket_refused",
+    "path_up",
+    "path_failed",
+    "connect_failed",
+    "path_down",
+    "path_stale",
+    "path_recovered",
+    "path_priority",
+    "path_open",
+    "address_announced",
+    "address_echoed",
+    "address_dropped",
+    "address_over_limit",
+    "address_removed",
+    "closed",
     "end",
 ];
 
@@ -48,6 +62,32 @@ pub(crate) enum TracedLine {
     OptionRefused(Denied),
     /// The kernel refused to create an MPTCP socket.
     SocketRefused(Denied),
+    /// A path came up.
+    PathUp(Box<PathLine>),
+    /// A join failed.
+    PathFailed(Box<PathLine>),
+    /// The first path of a connection failed.
+    ConnectFailed(Box<PathLine>),
+    /// A path ended.
+    PathDown(Box<PathLine>),
+    /// The scheduler avoids a path.
+    PathStale(Box<PathLine>),
+    /// The scheduler uses a path again.
+    PathRecovered(Box<PathLine>),
+    /// The priority of a path changed.
+    PathPriority(Box<PathLine>),
+    /// An address was announced or removed, or a path was open before.
+    #[serde(
+        rename = "address_announced",
+        alias = "path_open",
+        alias = "address_echoed",
+        alias = "address_dropped",
+        alias = "address_over_limit",
+        alias = "address_removed"
+    )]
+    Address(Box<PathLine>),
+    /// A connection ended.
+    Closed(Box<ClosedLine>),
     End(End),
 }
 
@@ -71,6 +111,7 @@ impl TracedLine {
         query -> Query of Traced,
         fallback -> Fallback of Found,
         blackhole -> Blackhole of Found,
+        closed -> Closed of ClosedLine,
     }
 
     /// The contents of a line about a refusal of a socket or an option.
@@ -220,6 +261,9 @@ pub(crate) struct Concluded {
 /// A finding about a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Found {
+    /// Time of the event on `CLOCK_BOOTTIME`.
+    #[serde(default)]
+    pub(crate) boottime_ns: u64,
     pub(crate) id: String,
     /// MIB counter that names the cause; none if there is no cause, or if it is unknown.
     pub(crate) cause: Option<String>,
@@ -235,6 +279,32 @@ pub(crate) struct Found {
     pub(crate) local: Endpoint,
     pub(crate) remote: Endpoint,
     pub(crate) rung: String,
+    /// The packet that decided.
+    #[serde(default)]
+    pub(crate) packet: Option<PacketLine>,
+}
+
+/// The packet that decided.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct PacketLine {
+    pub(crate) flags: String,
+    pub(crate) ttl: u8,
+    pub(crate) options: Vec<String>,
+    pub(crate) conclusions: Vec<ShownLine>,
+}
+
+/// What a packet shows.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct ShownLine {
+    pub(crate) name: String,
+    pub(crate) certainty: String,
+}
+
+impl PacketLine {
+    /// Names of what it shows, the most important first.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.conclusions.iter().map(|it| it.name.as_str()).collect()
+    }
 }
 
 impl Found {
@@ -251,6 +321,91 @@ impl Concluded {
     }
 }
 
+impl PathLine {
+    /// Whether the line, or the connection that it is about, is older than this time on
+    /// `CLOCK_BOOTTIME`.
+    pub(crate) fn is_before(&self, since_ns: u64) -> bool {
+        let born = self.id.as_deref().and_then(born_ns);
+        self.boottime_ns < since_ns || born.is_some_and(|born| born < since_ns)
+    }
+}
+
+impl ClosedLine {
+    /// Whether the connection is older than this time on `CLOCK_BOOTTIME`.
+    pub(crate) fn is_before(&self, since_ns: u64) -> bool {
+        born_ns(&self.id).is_some_and(|born| born < since_ns)
+    }
+}
+
+/// An event of a path.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct PathLine {
+    /// Time of the event on `CLOCK_BOOTTIME`.
+    pub(crate) boottime_ns: u64,
+    /// Id of the connection.
+    pub(crate) id: Option<String>,
+    /// Id of the path; none if it never had a socket.
+    pub(crate) path_id: Option<String>,
+    pub(crate) role: String,
+    pub(crate) cause: Option<String>,
+    pub(crate) known: String,
+    pub(crate) reset: Option<ResetLine>,
+    pub(crate) side: Option<String>,
+    /// In a line about an end: whether the path had been up.
+    pub(crate) up: bool,
+    pub(crate) lifetime_ns: Option<u64>,
+    pub(crate) ledger: Option<LedgerLine>,
+    pub(crate) existing: bool,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) netns: u64,
+    pub(crate) local: Endpoint,
+    pub(crate) remote: Endpoint,
+    pub(crate) rung: String,
+    /// The packet that decided.
+    #[serde(default)]
+    pub(crate) packet: Option<PacketLine>,
+}
+
+/// What a path carried.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct LedgerLine {
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_retransmitted: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) retransmissions: u32,
+    pub(crate) segments_sent: u32,
+    pub(crate) segments_received: u32,
+    pub(crate) rtt_ns: Option<u64>,
+    pub(crate) rtt_min_ns: Option<u64>,
+}
+
+/// The reason in an RST.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct ResetLine {
+    pub(crate) code: u8,
+    pub(crate) name: Option<String>,
+}
+
+/// The end of a connection.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+pub(crate) struct ClosedLine {
+    pub(crate) boottime_ns: u64,
+    pub(crate) id: String,
+    pub(crate) outcome: String,
+    pub(crate) side: Option<String>,
+    pub(crate) paths_tried: u32,
+    pub(crate) paths_up: u32,
+    pub(crate) paths_failed: u32,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) never_tried: Option<String>,
+    pub(crate) incomplete: bool,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) netns: u64,
+    pub(crate) local: Endpoint,
+    pub(crate) remote: Endpoint,
+}
+
 /// Owner of a connection.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct Owner {
@@ -263,9 +418,15 @@ pub(crate) struct Owner {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 pub(crate) struct End {
     pub(crate) findings: u64,
+    /// Events of paths that have a line only on request; older tracers omit it.
+    #[serde(default)]
+    pub(crate) routine: u64,
     pub(crate) losses: Vec<Losses>,
     #[serde(default)]
     pub(crate) reconciliation: Vec<Reconciled>,
+    /// The same for events of paths; older tracers omit it.
+    #[serde(default)]
+    pub(crate) path_reconciliation: Vec<Reconciled>,
 }
 
 /// The kernel's own counters and the traced ones, in one network namespace.
@@ -277,6 +438,9 @@ pub(crate) struct Reconciled {
     pub(crate) agrees: bool,
     pub(crate) why: Option<String>,
 }
+
+/// Runs of a sensor that the kernel may skip in a small run: too few to estimate a rate.
+pub(crate) const MISSED_MAX: u64 = 3;
 
 /// Loss counters of a sensor.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -348,9 +512,11 @@ mod tests {
     fn lines_of_other_types_are_for_others_and_broken_ones_are_not_overlooked() {
         let end = r#"{"type":"end","data":{"findings":0,"losses":[],"new":1}}"#;
         let expected = End {
+            routine: 0,
             findings: 0,
             losses: Vec::new(),
             reconciliation: Vec::new(),
+            path_reconciliation: Vec::new(),
         };
         assert_eq!(
             TracedLine::parse(end).unwrap(),

@@ -14,7 +14,7 @@ use crate::{
     net::{self, Family, Kind},
     process::is_in_path,
     query::{Api, ask},
-    recipes::{Cleared, Place, Stage},
+    recipes::{Cleared, Stage},
     report::Cell,
     scene::Scene,
     side_by_side,
@@ -52,7 +52,7 @@ pub(crate) struct Args {
     /// Also print the capture and the live lines, as a line of the report
     #[arg(long)]
     pub(crate) keep: bool,
-    /// The program in Go (lab/go)
+    /// The program in Go (lab/go); a 32-bit one may be beside it, at PATH-32
     #[arg(long, value_name = "PATH")]
     pub(crate) go: Option<PathBuf>,
 }
@@ -145,8 +145,9 @@ impl Performed {
 
 /// Whether this kernel has `TCP_IS_MPTCP`.
 fn has_option() -> anyhow::Result<bool> {
-    let socket = net::open(Kind::Mptcp, Family::V4).context("cannot open a socket")?;
-    Ok(ask(socket.as_raw_fd(), Api::TcpIsMptcp)? == "1")
+    // A socket of TCP: here net.mptcp.enabled may be 0.
+    let socket = net::open(Kind::Tcp, Family::V4).context("cannot open a socket")?;
+    Ok(ask(socket.as_raw_fd(), Api::TcpIsMptcp)? == "0")
 }
 
 /// A scenario ready to be played.
@@ -180,10 +181,15 @@ impl Play {
     }
 
     fn set_up(&mut self) -> Option<Stage> {
-        let Scenario { rules, sysctls, .. } = self.scenario;
+        let Scenario {
+            place,
+            rules,
+            sysctls,
+            ..
+        } = self.scenario;
         let scene = &mut self.acted.scene;
         scene.since_ns = sys::boottime_ns();
-        let stage = Stage::new(Place::Middlebox, *rules, sysctls, scene.family);
+        let stage = Stage::new(*place, *rules, sysctls, scene.family);
         let stage = stage.map_err(|why| scene.skipped = Some(format!("{why:#}")));
         let mut stage = stage.ok()?;
         stage.go.clone_from(&self.go);
@@ -218,7 +224,10 @@ fn missing(need: Need, go: Option<&Path>) -> Option<String> {
         Need::Go if go.is_none() => {
             "there is no program in Go: --go names one, which cargo xtask test builds"
         }
-        Need::Python | Need::Go => return None,
+        Need::Go32 if !go.is_some_and(|go| scripts::beside(go).is_file()) => {
+            "there is no 32-bit program in Go: cargo xtask test builds one beside that of --go"
+        }
+        Need::Python | Need::Go | Need::Go32 => return None,
     };
     Some(why.to_owned())
 }

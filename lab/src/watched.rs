@@ -2,6 +2,8 @@
 //! screen must match the kernel's counters, at every size, and it must restore the terminal,
 //! however it ends.
 
+mod paths;
+
 use std::{
     collections::BTreeSet, fs, path::PathBuf, process::Command, thread::sleep, time::Duration,
 };
@@ -70,6 +72,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     cells.put(explained(args, &terminal, &mut screens)?)?;
     cells.put(recorded(args, &terminal, &mut screens)?)?;
     cells.put(refused(args, &terminal)?)?;
+    cells.put(paths::read(args, &terminal)?)?;
     // From here on the mouse is in use.
     cells.put(clicked(args, &terminal)?)?;
     cells.put(suspended(args, &terminal)?)?;

@@ -185,7 +185,7 @@ fn a_case_that_there_is_not_is_refused() {
         .args(["ask", "--here", "--case", "optlen", "--case", "nonsense"])
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("cannot run the case nonsense"), "{stderr}");
 }

@@ -46,6 +46,7 @@ fn under_tracer(arguments: &[&str], mode: &str) -> Option<(bool, Vec<Cell>)> {
             MatrixLine::Host { .. }
             | MatrixLine::Flood(_)
             | MatrixLine::Phase(_)
+            | MatrixLine::Failed { .. }
             | MatrixLine::Summary { .. } => None,
         })
         .collect();

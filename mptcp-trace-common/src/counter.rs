@@ -34,5 +34,9 @@ pub const SELF_TEST: u32 = 10;
 /// of birth are unknown. Counted by the fallback sensor only.
 pub const OVER_SHARE: u32 = 11;
 
+/// Packets whose headers had no room in the ring, or could not be read: what they decided is reported
+/// without them.
+pub const PACKETS: u32 = 12;
+
 /// Number of slots.
-pub const COUNT: u32 = 12;
+pub const COUNT: u32 = 13;

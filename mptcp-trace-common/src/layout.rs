@@ -3,15 +3,22 @@
 //! Rust has no CO-RE: userspace resolves each member by name in the kernel's BTF, checks its width,
 //! and passes the offsets to the BPF side as one frozen global. No offset is defined here.
 
+mod system_calls;
+
+pub use system_calls::{NO_SYSCALL, SyscallNumbers};
+
 use crate::wire::structure;
 
 /// Offset of a member that the kernel's BTF lacks; features that need it are disabled.
 pub const ABSENT: u16 = u16::MAX;
 
-/// Bit of [`KernelLayout::task_syscall_status`] (`TS_COMPAT`): the task is in a 32-bit system call.
-/// A `#define`, and therefore absent from BTF; its value has never changed. With a wrong value,
-/// 32-bit calls would be mistaken for 64-bit ones.
-pub const SYSCALL_OF_32_BITS: u32 = 2;
+/// Bit of [`KernelLayout::syscall_mode`] on x86-64 (`TS_COMPAT`): the task is in a 32-bit system
+/// call. A `#define`, and therefore absent from BTF; its value has never changed. With a wrong
+/// value, 32-bit calls would be mistaken for 64-bit ones.
+pub const TS_COMPAT: u32 = 2;
+/// Bit of [`KernelLayout::syscall_mode`] on arm64 (`PSR_MODE32_BIT`): the registers are those of a
+/// 32-bit program. Part of the architecture (Arm ARM, `SPSR_EL1.M[4]`).
+pub const PSR_MODE32: u32 = 0x10;
 
 /// [`MemberSpec::width`] of a one-bit field or a `bool`: its offset is counted in bits.
 pub const BIT: u8 = 0;
@@ -19,20 +26,21 @@ pub const BIT: u8 = 0;
 /// The architecture that a kernel is built for. It determines the names of the members that hold
 /// registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
 pub enum Architecture {
     /// x86-64.
-    X86_64,
+    X86_64 = 0,
     /// 64-bit ARM, `arm64` to the kernel.
-    Aarch64,
+    Aarch64 = 1,
 }
 
 impl Architecture {
     /// The architecture that this code is compiled for, and so the running kernel's.
-    pub const NATIVE: Self = if cfg!(target_arch = "aarch64") {
-        Self::Aarch64
-    } else {
-        Self::X86_64
-    };
+    #[cfg(any(target_arch = "x86_64", target_arch = "bpf"))]
+    pub const NATIVE: Self = Self::X86_64;
+    /// The architecture that this code is compiled for, and so the running kernel's.
+    #[cfg(target_arch = "aarch64")]
+    pub const NATIVE: Self = Self::Aarch64;
 
     /// Where the kernel saves the registers of a system call.
     const fn registers(self) -> Registers {
@@ -46,6 +54,14 @@ impl Architecture {
                     "pt_regs.r10",
                     "pt_regs.r8",
                 ],
+                arguments_32: [
+                    "pt_regs.bx",
+                    "pt_regs.cx",
+                    "pt_regs.dx",
+                    "pt_regs.si",
+                    "pt_regs.di",
+                ],
+                mode: ("task_struct.thread_info.status", 4),
             },
             Self::Aarch64 => Registers {
                 number: ("pt_regs.syscallno", 4),
@@ -56,6 +72,14 @@ impl Architecture {
                     "pt_regs.regs[3]",
                     "pt_regs.regs[4]",
                 ],
+                arguments_32: [
+                    "pt_regs.orig_x0",
+                    "pt_regs.regs[1]",
+                    "pt_regs.regs[2]",
+                    "pt_regs.regs[3]",
+                    "pt_regs.regs[4]",
+                ],
+                mode: ("pt_regs.pstate", 8),
             },
         }
     }
@@ -67,6 +91,10 @@ struct Registers {
     number: (&'static str, u8),
     /// Paths of the first five arguments.
     arguments: [&'static str; 5],
+    /// The same of a 32-bit program.
+    arguments_32: [&'static str; 5],
+    /// Path and width of the member that tells calls of 32-bit programs from others.
+    mode: (&'static str, u8),
 }
 
 macro_rules! kernel_layout {
@@ -244,10 +272,168 @@ kernel_layout! {
     pernet_blackhole_timeout: "mptcp_pernet.blackhole_timeout", 4;
     /// How often in a row MPTCP was disabled.
     pernet_disable_times: "mptcp_pernet.active_disable_times", 4;
+    /// Local port of a socket, network byte order; unlike the other one, it stays when the socket is
+    /// closed.
+    inet_sport: "inet_sock.inet_sport", 2;
+    /// Whether the kernel created a socket for itself.
+    sock_kern_sock: "sock.sk_kern_sock", BIT;
+    /// Error of a socket, a positive errno.
+    sock_err: "sock.sk_err", 4;
+    /// Payload sent by a TCP socket, bytes.
+    tcp_bytes_sent: "tcp_sock.bytes_sent", 8;
+    /// Payload sent again.
+    tcp_bytes_retrans: "tcp_sock.bytes_retrans", 8;
+    /// Payload that was acknowledged.
+    tcp_bytes_acked: "tcp_sock.bytes_acked", 8;
+    /// Payload received in order.
+    tcp_bytes_received: "tcp_sock.bytes_received", 8;
+    /// Segments sent again.
+    tcp_total_retrans: "tcp_sock.total_retrans", 4;
+    /// Smoothed round-trip time.
+    tcp_srtt: "tcp_sock.srtt_us", 4;
+    /// Minimal round-trip time.
+    tcp_rtt_min: "tcp_sock.rtt_min.s[0].v", 4;
+    /// Segments sent.
+    tcp_segs_out: "tcp_sock.segs_out", 4;
+    /// Segments received.
+    tcp_segs_in: "tcp_sock.segs_in", 4;
+    /// First byte sent that is not acknowledged.
+    tcp_snd_una: "tcp_sock.snd_una", 4;
+    /// Next byte expected.
+    tcp_rcv_nxt: "tcp_sock.rcv_nxt", 4;
+    /// The initial sequence number of a request.
+    request_rcv_isn: "tcp_request_sock.rcv_isn", 4;
+    /// The one in the answer to it.
+    request_snt_isn: "tcp_request_sock.snt_isn", 4;
+    /// Own key of a connection; only a digest of both keys leaves the kernel.
+    msk_local_key: "mptcp_sock.local_key", 8;
+    /// The peer's key.
+    msk_remote_key: "mptcp_sock.remote_key", 8;
+    /// See [`ContextBits::REQUEST_JOIN`](crate::record::ContextBits::REQUEST_JOIN).
+    subflow_request_join: "mptcp_subflow_context.request_join", BIT;
+    /// See [`ContextBits::FULLY_ESTABLISHED`](crate::record::ContextBits::FULLY_ESTABLISHED).
+    subflow_fully_established: "mptcp_subflow_context.fully_established", BIT;
+    /// See [`ContextBits::CONN_FINISHED`](crate::record::ContextBits::CONN_FINISHED).
+    subflow_conn_finished: "mptcp_subflow_context.conn_finished", BIT;
+    /// See [`ContextBits::STALE`](crate::record::ContextBits::STALE).
+    subflow_stale: "mptcp_subflow_context.stale", BIT;
+    /// See [`ContextBits::CLOSE_EVENT_DONE`](crate::record::ContextBits::CLOSE_EVENT_DONE).
+    subflow_close_event_done: "mptcp_subflow_context.close_event_done", BIT;
+    /// See [`ContextBits::BACKUP`](crate::record::ContextBits::BACKUP).
+    subflow_backup: "mptcp_subflow_context.backup", BIT;
+    /// See [`ContextBits::REQUEST_BACKUP`](crate::record::ContextBits::REQUEST_BACKUP).
+    subflow_request_backup: "mptcp_subflow_context.request_bkup", BIT;
+    /// See [`ContextBits::SEND_FASTCLOSE`](crate::record::ContextBits::SEND_FASTCLOSE).
+    subflow_send_fastclose: "mptcp_subflow_context.send_fastclose", BIT;
+    /// Truncated HMAC of a join.
+    subflow_thmac: "mptcp_subflow_context.thmac", 8;
+    /// Nonce of the peer.
+    subflow_remote_nonce: "mptcp_subflow_context.remote_nonce", 4;
+    /// The connection's token at this end.
+    subflow_token: "mptcp_subflow_context.token", 4;
+    /// Own address id.
+    subflow_local_id: "mptcp_subflow_context.local_id", 2;
+    /// The peer's address id.
+    subflow_remote_id: "mptcp_subflow_context.remote_id", 1;
+    /// See [`ContextBits::RESET_SEEN`](crate::record::ContextBits::RESET_SEEN); the next two members
+    /// are in the same byte.
+    subflow_reset_seen: "mptcp_subflow_context.reset_seen", BIT;
+    /// See [`ContextBits::RESET_TRANSIENT`](crate::record::ContextBits::RESET_TRANSIENT).
+    subflow_reset_transient: "mptcp_subflow_context.reset_transient", BIT;
+    /// Place in the list of a connection's paths.
+    subflow_node: "mptcp_subflow_context.node.next", 8;
+    /// List of a connection's paths.
+    msk_conn_list: "mptcp_sock.conn_list.next", 8;
+    /// See [`ConnectionBits`](crate::record::ConnectionBits).
+    msk_rcv_fastclose: "mptcp_sock.rcv_fastclose", BIT;
+    /// See [`ConnectionBits`](crate::record::ConnectionBits).
+    msk_allow_subflows: "mptcp_sock.allow_subflows", BIT;
+    /// See [`ConnectionBits`](crate::record::ConnectionBits).
+    msk_fully_established: "mptcp_sock.fully_established", BIT;
+    /// The connection's token at this end.
+    msk_token: "mptcp_sock.token", 4;
+    /// See [`PathManagerState`](crate::record::PathManagerState).
+    pm_type: "mptcp_sock.pm.pm_type", 1;
+    /// See [`PathManagerState`](crate::record::PathManagerState).
+    pm_accept_subflow: "mptcp_sock.pm.accept_subflow", BIT;
+    /// See [`PathManagerState`](crate::record::PathManagerState).
+    pm_accept_addr: "mptcp_sock.pm.accept_addr", BIT;
+    /// See [`PathManagerState`](crate::record::PathManagerState).
+    pm_deny_join_id0: "mptcp_sock.pm.remote_deny_join_id0", BIT;
+    /// See [`PathManagerState`](crate::record::PathManagerState).
+    pm_work_pending: "mptcp_sock.pm.work_pending", BIT;
+    /// See [`PathManagerState`](crate::record::PathManagerState).
+    pm_add_addr_accepted: "mptcp_sock.pm.add_addr_accepted", 1;
+    /// See [`PathManagerState`](crate::record::PathManagerState).
+    pm_local_addr_used: "mptcp_sock.pm.local_addr_used", 1;
+    /// What the path manager has to do, a bit each; the lowest one: an announcement of the peer.
+    pm_status: "mptcp_sock.pm.status", 1;
+    /// Ids of addresses that are removed.
+    removed_ids: "mptcp_rm_list.ids", 8;
+    /// How many there are.
+    removed_count: "mptcp_rm_list.nr", 1;
+    /// Whether a request came to an MPTCP listener.
+    request_is_mptcp: "tcp_request_sock.is_mptcp", BIT;
+    /// The listener of a request.
+    request_listener: "sock_common.skc_listener", 8;
+    /// A bit in the byte whose other bits count how often the timer of a request ran in vain.
+    request_syncookie: "request_sock.syncookie", BIT;
+    /// Whether a request opens an MPTCP connection.
+    request_mp_capable: "mptcp_subflow_request_sock.mp_capable", BIT;
+    /// Whether a request is a join.
+    request_mp_join: "mptcp_subflow_request_sock.mp_join", BIT;
+    /// The connection that a join asks for.
+    request_msk: "mptcp_subflow_request_sock.msk", 8;
+    /// The token that a request carries.
+    request_token: "mptcp_subflow_request_sock.token", 4;
+    /// Own address id.
+    request_local_id: "mptcp_subflow_request_sock.local_id", 1;
+    /// The peer's address id.
+    request_remote_id: "mptcp_subflow_request_sock.remote_id", 1;
+    /// Address id of one end of a path.
+    address_id: "mptcp_addr_info.id", 1;
+    /// Its address family.
+    address_family: "mptcp_addr_info.family", 2;
+    /// Its port, network byte order.
+    address_port: "mptcp_addr_info.port", 2;
+    /// Its IPv4 address.
+    address_v4: "mptcp_addr_info.addr", 4;
+    /// Its IPv6 address.
+    address_v6: "mptcp_addr_info.addr6", 16;
+    /// Start of a packet's data; its TCP header, where the kernel processes the packet.
+    skb_data: "sk_buff.data", 8;
+    /// Offset of the network header in the buffer.
+    skb_network_header: "sk_buff.network_header", 2;
+    /// The device that a packet is at.
+    skb_dev: "sk_buff.dev", 8;
+    /// Network namespace of a device.
+    device_net: "net_device.nd_net.net", 8;
+    /// Index of the device that a packet arrived at.
+    skb_ifindex: "sk_buff.skb_iif", 4;
+    /// A bit in the byte that begins with the four bits of the reason for an RST.
+    mapping_csum_reqd: "mptcp_ext.csum_reqd", BIT;
+    /// Address of a packet's buffer.
+    skb_head: "sk_buff.head", 8;
+    /// Offset of the TCP header in the buffer.
+    skb_transport_header: "sk_buff.transport_header", 2;
+    /// Packets that a socket has received and that nobody has read: the first one.
+    sock_receive_queue: "sock.sk_receive_queue.next", 8;
+    /// Whether both ends of a TCP connection use timestamps.
+    tcp_timestamps: "tcp_sock.rx_opt.tstamp_ok", BIT;
+    /// Whether both use window scaling.
+    tcp_window_scaling: "tcp_sock.rx_opt.wscale_ok", BIT;
+    /// A bit before the four bits of the peer's window scale, which begin the next byte.
+    tcp_smc: "tcp_sock.rx_opt.smc_ok", BIT;
+    /// Largest segment that the peer takes.
+    tcp_mss: "tcp_sock.rx_opt.mss_clamp", 2;
+    /// The peer's token.
+    subflow_remote_token: "mptcp_subflow_context.remote_token", 4;
     /// Name of a task.
     task_comm: "task_struct.comm", 16;
     /// First thread of a task's process.
     task_group_leader: "task_struct.group_leader", 8;
+    /// Memory of a task; a kernel thread has none.
+    task_mm: "task_struct.mm", 8;
     /// Credentials of a task.
     task_cred: "task_struct.cred", 8;
     /// Real user id.
@@ -297,10 +483,10 @@ kernel_layout! {
     /// Command of an `IORING_OP_URING_CMD` request; `struct io_uring_cmd` overlays the start of the
     /// request.
     uring_command: "io_uring_cmd.cmd_op", 4;
-    /// Entry status of the current system call ([`SYSCALL_OF_32_BITS`]); only x86 has it, and only
-    /// x86 needs it.
-    task_syscall_status: "task_struct.thread_info.status", 4;
-    /// Number of a system call.
+    /// Tells whether a system call is one of a 32-bit program: by [`TS_COMPAT`] in the task on
+    /// x86-64, by [`PSR_MODE32`] in the saved registers on arm64.
+    syscall_mode: registers.mode.0, registers.mode.1;
+    /// Number of a system call. The lower four bytes hold it on every architecture.
     regs_number: registers.number.0, registers.number.1;
     /// First argument of a system call.
     regs_argument_0: registers.arguments[0], 8;
@@ -312,6 +498,16 @@ kernel_layout! {
     regs_argument_3: registers.arguments[3], 8;
     /// Fifth argument.
     regs_argument_4: registers.arguments[4], 8;
+    /// First argument of a 32-bit program's system call.
+    regs_argument_32_0: registers.arguments_32[0], 8;
+    /// Second argument.
+    regs_argument_32_1: registers.arguments_32[1], 8;
+    /// Third argument.
+    regs_argument_32_2: registers.arguments_32[2], 8;
+    /// Fourth argument.
+    regs_argument_32_3: registers.arguments_32[3], 8;
+    /// Fifth argument.
+    regs_argument_32_4: registers.arguments_32[4], 8;
 }
 
 /// Pairs of names for one member: each kernel has one of the two.
@@ -374,35 +570,3 @@ impl CounterNumbers {
     /// No counter is known.
     pub const NONE: Self = Self([NO_NUMBER; crate::record::COUNTERS]);
 }
-
-/// A system call that an architecture does not have.
-pub const NO_SYSCALL: u32 = u32::MAX;
-
-structure! {
-    /// Numbers, on one architecture, of the system calls whose return is probed.
-    pub struct SyscallNumbers {
-        /// `getsockopt`.
-        pub getsockopt: u32,
-        /// `setsockopt`.
-        pub setsockopt: u32,
-        /// `socket`.
-        pub socket: u32,
-        /// `accept`.
-        pub accept: u32,
-        /// `accept4`.
-        pub accept4: u32,
-    }
-}
-
-impl SyscallNumbers {
-    /// No system call is known.
-    pub const NONE: Self = Self {
-        getsockopt: NO_SYSCALL,
-        setsockopt: NO_SYSCALL,
-        socket: NO_SYSCALL,
-        accept: NO_SYSCALL,
-        accept4: NO_SYSCALL,
-    };
-}
-
-const _: () = assert!(size_of::<SyscallNumbers>() == 20);

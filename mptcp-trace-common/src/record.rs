@@ -5,12 +5,21 @@
 
 mod connection;
 mod counted;
+mod marks;
 mod owner;
+mod packet;
+mod path;
 mod query;
 
 pub use connection::{ConnFlags, ConnRecord, ConnState, EvidenceBits, NO_MIB, Site, SubflowBits};
 pub use counted::{COUNTERS, CountedRecord};
+pub use marks::Marks;
 pub use owner::{Owner, OwnerVia};
+pub use packet::{HEADER_MAX, PacketFlags, PacketRecord};
+pub use path::{
+    ConnectionBits, ContextBits, JoinAnswer, PathEvents, PathFlags, PathLedger, PathManagerState,
+    PathRecord, PathSite,
+};
 pub use query::{PathBits, QueryFlags, QueryRecord};
 
 use crate::wire::names;
@@ -48,10 +57,10 @@ pub mod zone {
 ///
 /// The BPF object carries a global named [`ABI_SYMBOL`], which holds the version: a loader built
 /// for another version does not find it and refuses the object.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 9;
 
 /// Name of the global by which the loader recognises an object of its [`ABI_VERSION`].
-pub const ABI_SYMBOL: &str = "MPTCP_TRACE_ABI_7";
+pub const ABI_SYMBOL: &str = "MPTCP_TRACE_ABI_9";
 
 /// Name of the map whose entries mark the sockets of a self-test for every instance on this host.
 /// Creating a map of this kind (socket storage) requires `CAP_BPF`; adding an entry requires its
@@ -88,6 +97,65 @@ names! {
         COUNTED = 10,
         /// A [`CountedRecord`]: the same counters when tracing began. Userspace does not print it.
         COUNTED_AT_START = 11,
+        /// A [`PathRecord`]: a path came up.
+        PATH_UP = 12,
+        /// A [`PathRecord`]: a path ended, or did not come up.
+        PATH_ENDED = 13,
+        /// A [`PathRecord`]: a path did not come up, and never had a socket of its own.
+        JOIN_FAILED = 14,
+        /// A [`PathRecord`]: the scheduler avoids a path from now on.
+        PATH_STALE = 15,
+        /// A [`PathRecord`]: the peer wants to use a path as a backup only.
+        PATH_BACKUP = 16,
+        /// A [`PathRecord`]: the scheduler uses a path again.
+        PATH_RECOVERED = 17,
+        /// A [`PathRecord`]: the peer wants to use a path normally.
+        PATH_REGULAR = 18,
+        /// A [`PathRecord`] of an address that the peer announced; `error` is the state of the path
+        /// manager (`mptcp_sock.pm.status`).
+        ADDRESS_RECEIVED = 19,
+        /// A [`PathRecord`] of an address that this host announced; `error` is what the function
+        /// returned.
+        ADDRESS_ANNOUNCED = 20,
+        /// A [`PathRecord`]: the peer confirmed an announcement.
+        ADDRESS_ECHOED = 21,
+        /// A [`PathRecord`] of addresses that this host removes: their ids are the first bytes of
+        /// `options`.
+        ADDRESS_REMOVED = 22,
+        /// The same, of addresses that the peer removes.
+        ADDRESS_REMOVED_BY_PEER = 23,
+        /// A [`PathRecord`]: a path is open, found by a walk over all sockets.
+        PATH_OPEN = 24,
+        /// A [`PathRecord`]: this host changed the priority of a path
+        /// ([`ContextBits::REQUEST_BACKUP`]).
+        PATH_OWN_PRIORITY = 25,
+        /// A [`PacketRecord`]: the headers of the packet that decided what the next record about
+        /// the same connection or path reports.
+        PACKET = 26,
+    }
+}
+
+impl Kind {
+    /// True for a [`PathRecord`].
+    #[must_use]
+    pub const fn is_of_path(self) -> bool {
+        matches!(
+            self,
+            Self::PATH_UP
+                | Self::PATH_OPEN
+                | Self::PATH_ENDED
+                | Self::JOIN_FAILED
+                | Self::PATH_STALE
+                | Self::PATH_RECOVERED
+                | Self::PATH_BACKUP
+                | Self::PATH_REGULAR
+                | Self::PATH_OWN_PRIORITY
+                | Self::ADDRESS_RECEIVED
+                | Self::ADDRESS_ANNOUNCED
+                | Self::ADDRESS_ECHOED
+                | Self::ADDRESS_REMOVED
+                | Self::ADDRESS_REMOVED_BY_PEER
+        )
     }
 }
 

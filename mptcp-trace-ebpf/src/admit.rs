@@ -7,13 +7,17 @@ use aya_ebpf::{
 };
 use mptcp_trace_common::{
     filter::{BY_COMM, BY_NETNS, BY_PID, FOLLOW},
+    map_values::Quota,
     record::Owner,
 };
 
 use crate::{
-    entry::{get, set},
-    kernel::{current_task, number_in_pid_namespace, pid_namespace_level, task_leader},
-    maps::{ANSWER, CAP, COMMS, FAMILY, FILTER, NETNS, PIDS, QUOTA_SLOTS, quota},
+    entry::{Entry, get, set},
+    kernel::{as_number, current_task, number_in_pid_namespace, pid_namespace_level, task_leader},
+    maps::{
+        ANSWER, CAP, COMMS, FAMILY, FILTER, JOIN_QUOTA_SLOTS, NETNS, PIDS, QUOTA_SLOTS, join_quota,
+        quota,
+    },
 };
 
 macro_rules! filter {
@@ -123,24 +127,53 @@ pub(crate) fn is_over_cap(tgid: u32, now_ns: u64) -> bool {
         return false;
     }
     for step in 0..QUOTA_STEPS {
-        let Some(quota) = quota(tgid.wrapping_add(step) % QUOTA_SLOTS) else {
-            return false;
-        };
-        let is_over = now_ns.wrapping_sub(get!(quota, since_ns)) >= SECOND_NS;
-        let is_its = get!(quota, tgid) == tgid;
-        if is_its && !is_over {
-            let queries = get!(quota, queries) + 1;
-            set!(quota, queries, queries);
-            return queries > cap;
-        }
-        if is_its || is_over {
-            set!(quota, tgid, tgid);
-            set!(quota, since_ns, now_ns);
-            set!(quota, queries, 1);
-            return false;
+        let slot = quota(tgid.wrapping_add(step) % QUOTA_SLOTS);
+        if let Some(is_over) = count_in(slot, tgid, cap, now_ns) {
+            return is_over;
         }
     }
     false
+}
+
+/// At most this many events per second of a connection or listener that a peer can cause without
+/// end.
+const CHEAP_MAX: u32 = 100;
+
+/// Counts such an event of the socket at `sk`; true if it exceeds the limit for this second.
+#[inline(always)]
+pub(crate) fn is_over_cheap(sk: u64, now_ns: u64) -> bool {
+    // Sockets are aligned to 64 bytes at least.
+    let key = (as_number(sk) >> 6) as u32;
+    for step in 0..QUOTA_STEPS {
+        let slot = join_quota(key.wrapping_add(step) % JOIN_QUOTA_SLOTS);
+        if let Some(is_over) = count_in(slot, key, CHEAP_MAX, now_ns) {
+            return is_over;
+        }
+    }
+    // All slots are taken: this one is not limited, the ring's room for such events is.
+    false
+}
+
+/// Counts an event of `key` in a slot; `None` if the slot is taken.
+#[inline(always)]
+fn count_in(slot: Option<Entry<Quota>>, key: u32, cap: u32, now_ns: u64) -> Option<bool> {
+    let Some(quota) = slot else {
+        return Some(false);
+    };
+    let is_over = now_ns.wrapping_sub(get!(quota, since_ns)) >= SECOND_NS;
+    let is_its = get!(quota, tgid) == key;
+    if is_its && !is_over {
+        let events = get!(quota, queries) + 1;
+        set!(quota, queries, events);
+        return Some(events > cap);
+    }
+    if is_its || is_over {
+        set!(quota, tgid, key);
+        set!(quota, since_ns, now_ns);
+        set!(quota, queries, 1);
+        return Some(false);
+    }
+    None
 }
 
 /// True for the tracer itself: its canary passes every filter.

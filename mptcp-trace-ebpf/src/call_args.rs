@@ -1,6 +1,6 @@
 //! Stores a function's arguments until it returns: a kretprobe cannot read them.
 
-use aya_ebpf::{helpers::bpf_get_current_pid_tgid, programs::ProbeContext};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 
 use crate::{
     kernel::current_cpu,
@@ -18,6 +18,16 @@ pub(crate) enum CallSite {
     SetOption = 5,
     GetOption = 6,
     Socket = 7,
+    JoinRequest = 8,
+    JoinConnection = 9,
+    JoinEnds = 10,
+    CheckStale = 11,
+    Announce = 12,
+    AcceptsPath = 13,
+    SendPriority = 14,
+    LocalId = 15,
+    FinishJoin = 16,
+    Cookie = 17,
 }
 
 /// Key under which the arguments are stored: function and thread. The idle task has the same id on
@@ -47,10 +57,4 @@ pub(crate) fn take_args(site: CallSite) -> Option<[u64; 2]> {
     let arguments = arguments(slot)?;
     let _gone = ARGUMENTS.remove(slot);
     Some(arguments)
-}
-
-/// Argument `n`, or 0 where the architecture has no register for it.
-#[inline(always)]
-pub(crate) fn argument(ctx: &ProbeContext, n: usize) -> u64 {
-    ctx.arg(n).unwrap_or(0)
 }

@@ -9,11 +9,12 @@ use aya_ebpf::{
 };
 use mptcp_trace_common::{
     counter,
-    record::{ConnRecord, CountedRecord, Kind, QueryRecord},
+    record::{ConnRecord, CountedRecord, Kind, PacketRecord, PathRecord, QueryRecord},
 };
 
 use crate::maps::{
-    FALLBACK_COUNTERS, QUERY_COUNTERS, RECORDS, ROOM_FOR_CONNECTIONS, ROOM_FOR_QUERIES,
+    FALLBACK_COUNTERS, QUERY_COUNTERS, RECORDS, ROOM_FOR_CONNECTIONS, ROOM_FOR_JOINS,
+    ROOM_FOR_PATHS, ROOM_FOR_QUERIES, SUBFLOW_COUNTERS,
 };
 
 /// Adds one to a counter of a sensor.
@@ -61,7 +62,9 @@ pub(crate) trait Record {}
 
 impl Record for QueryRecord {}
 impl Record for ConnRecord {}
+impl Record for PathRecord {}
 impl Record for CountedRecord {}
+impl Record for PacketRecord {}
 
 /// Zeroes a reserved record. In place, because the stack of a program that calls functions is too
 /// small for a record.
@@ -140,4 +143,79 @@ pub(crate) fn submit_connection(entry: RingBufEntry<ConnRecord>) {
 pub(crate) fn discard_connection(entry: RingBufEntry<ConnRecord>) {
     entry.discard(0);
     count_fallback(counter::FAULTED);
+}
+
+/// Adds one to a counter of the subflow sensor.
+#[inline(always)]
+pub(crate) fn count_subflow(slot: u32) {
+    count_in(&SUBFLOW_COUNTERS, slot);
+}
+
+/// Reserves room in the ring for a record about a path, or counts [`counter::RING_FULL`]. Paths that
+/// come up and end may use more than what a peer can cause without end, and less than queries and
+/// connections: a storm of short connections has more records of paths than of all other kinds.
+#[inline(always)]
+pub(crate) fn reserve_path(kind: Kind) -> Option<RingBufEntry<PathRecord>> {
+    let is_room = match kind {
+        Kind::PATH_UP
+        | Kind::PATH_ENDED
+        | Kind::PATH_STALE
+        | Kind::PATH_RECOVERED
+        | Kind::PATH_OPEN => is_room(&ROOM_FOR_PATHS),
+        _ => is_room(&ROOM_FOR_JOINS),
+    };
+    let entry = match is_room {
+        true => RECORDS.reserve::<PathRecord>(0),
+        false => None,
+    };
+    if entry.is_none() {
+        count_subflow(counter::RING_FULL);
+    }
+    entry
+}
+
+/// Reserves room in the ring for the headers of a packet. They may use no more of it than joins that
+/// fail: in a flood, what happened is worth more than the packet.
+#[inline(always)]
+pub(crate) fn reserve_packet() -> Option<RingBufEntry<PacketRecord>> {
+    match is_room(&ROOM_FOR_JOINS) {
+        true => RECORDS.reserve::<PacketRecord>(0),
+        false => None,
+    }
+}
+
+/// True while the ring is nearly empty: there is room for records that a later one repeats.
+#[inline(always)]
+pub(crate) fn is_calm() -> bool {
+    RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) < ROOM_FOR_JOINS.load() / 2
+}
+
+/// Reserves room in the ring for a reading of a path. It is no event, and is repeated: neither it nor
+/// a ring without room for it is counted.
+#[inline(always)]
+pub(crate) fn reserve_reading() -> Option<RingBufEntry<PathRecord>> {
+    match is_calm() {
+        true => RECORDS.reserve::<PathRecord>(0),
+        false => None,
+    }
+}
+
+/// Submits it.
+#[inline(always)]
+pub(crate) fn submit_reading(entry: RingBufEntry<PathRecord>) {
+    entry.submit(0);
+}
+
+/// Submits a reserved record.
+#[inline(always)]
+pub(crate) fn submit_path(entry: RingBufEntry<PathRecord>) {
+    entry.submit(0);
+    count_subflow(counter::EMITTED);
+}
+
+/// Discards a reserved record whose content could not be read.
+#[inline(always)]
+pub(crate) fn discard_path(entry: RingBufEntry<PathRecord>) {
+    entry.discard(0);
+    count_subflow(counter::FAULTED);
 }

@@ -16,7 +16,7 @@ use aya_ebpf::{
 };
 use mptcp_trace_common::{
     calibrated,
-    layout::{ABSENT, NO_NUMBER, SYSCALL_OF_32_BITS},
+    layout::{ABSENT, NO_NUMBER, PSR_MODE32, TS_COMPAT},
     numbers::{AF_INET, AF_INET6, IPPROTO_MPTCP, IPPROTO_TCP},
     record::zone,
 };
@@ -99,20 +99,34 @@ fn bit_or_zero_at(base: u64, offset_bits: u16) -> u32 {
 }
 
 mod net;
+mod packet;
+mod path;
+mod registers;
 mod sock;
 mod system_call;
 mod task;
 
 pub(crate) use net::{Net, counter, per_cpu_address, per_cpu_offset};
+pub(crate) use packet::{
+    has_headers, origin, packet_in_progress, put_earlier_ttl, put_first_path, put_headers,
+    put_peer_token,
+};
+pub(crate) use path::{
+    JoinRequest, PATHS_MAX, PathEnd, PathsOf, RemovedIds, address_ids, context_bits, copy_options,
+    device_of_packet, endpoints_of_packet, is_fully_established, is_join, is_stale, mptcp_subtypes,
+    net_of_packet, put_marks_of_packet, reason_for_reset, reset_reason, sock_of_context, tcp_flags,
+    token_of, wants_backup,
+};
+pub(crate) use registers::{argument, is_arm64, returned};
 pub(crate) use sock::{
     Sock, has_infinite_mapping, msk_of_context, sends_infinite_map, sock_of_skb, sock_of_socket,
     subflow_bits,
 };
 pub(crate) use system_call::{AtReturn, Called, is_syscall_of_32_bits, syscall_number};
 pub(crate) use task::{
-    current_cgroup, current_file, current_netns, current_task, number_in_pid_namespace,
-    open_socket_of_file, pid_namespace_level, put_process_comm, socket_of_file,
-    socket_queried_by_uring, task_cgroup, task_ids, task_leader, task_uid,
+    current_cgroup, current_file, current_netns, current_task, is_kernel_thread,
+    number_in_pid_namespace, open_socket_of_file, pid_namespace_level, put_process_comm,
+    socket_of_file, socket_queried_by_uring, task_cgroup, task_ids, task_leader, task_uid,
 };
 
 /// The first bytes of a structure, read at once: one read of many members costs the same as a read
@@ -406,6 +420,14 @@ impl Endpoints {
 #[inline(always)]
 pub(crate) fn opaque(value: u32) -> u32 {
     let held = MaybeUninit::new(value);
+    read_or_zero_at(held.as_ptr() as u64, 0)
+}
+
+/// The address of a structure as a number: the verifier forbids arithmetic on a pointer whose type it
+/// knows.
+#[inline(always)]
+pub(crate) fn as_number(address: u64) -> u64 {
+    let held = MaybeUninit::new(address);
     read_or_zero_at(held.as_ptr() as u64, 0)
 }
 

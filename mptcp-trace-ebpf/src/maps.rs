@@ -13,13 +13,13 @@ use mptcp_trace_common::{
     calibrated, counter,
     filter::FilterConfig,
     layout::{CounterNumbers, KernelLayout, KernelNumbers, SyscallNumbers},
-    map_values::{Conn, InFlight, NetCounters, Quota},
+    map_values::{Conn, InFlight, JoinRun, NetCounters, Path, Quota},
     record::ABI_VERSION,
 };
 
 /// Marks the version of the record layouts; the name is `record::ABI_SYMBOL`.
 #[unsafe(no_mangle)]
-static MPTCP_TRACE_ABI_7: Global<u32> = Global::new(ABI_VERSION);
+static MPTCP_TRACE_ABI_9: Global<u32> = Global::new(ABI_VERSION);
 
 /// Offsets in this kernel's structures. Written by the loader, then frozen.
 #[unsafe(no_mangle)]
@@ -41,6 +41,14 @@ pub(crate) static OUTERMOST_PROBED: Global<u32> = Global::new(1);
 /// The attach method of this object's probes (`RecordRung`).
 #[unsafe(no_mangle)]
 pub(crate) static RUNG: Global<u32> = Global::new(0);
+
+/// The kernel's architecture (`layout::Architecture`).
+#[unsafe(no_mangle)]
+pub(crate) static ARCHITECTURE: Global<u32> = Global::new(0);
+
+/// 1 if `mptcp_can_accept_new_subflow` is probed: it shows whether a connection was asked about a join.
+#[unsafe(no_mangle)]
+pub(crate) static JOINS_ASKED: Global<u32> = Global::new(0);
 
 /// 1 if the function that decides fallbacks is probed, so that no fallback has to be predicted.
 #[unsafe(no_mangle)]
@@ -95,6 +103,19 @@ pub(crate) static ROOM_FOR_QUERIES: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static ROOM_FOR_CONNECTIONS: Global<u64> = Global::new(0);
 
+/// The attach method of the subflow sensor (`RecordRung`); 0 if it is off.
+#[unsafe(no_mangle)]
+pub(crate) static PATHS_RUNG: Global<u32> = Global::new(0);
+
+/// Paths that come up and end may fill the ring up to this many bytes.
+#[unsafe(no_mangle)]
+pub(crate) static ROOM_FOR_PATHS: Global<u64> = Global::new(0);
+
+/// What a peer can cause without end, such as joins that fail, may fill the ring up to this many
+/// bytes.
+#[unsafe(no_mangle)]
+pub(crate) static ROOM_FOR_JOINS: Global<u64> = Global::new(0);
+
 /// Records on their way to userspace, in order. The loader sets the size.
 #[map]
 pub(crate) static RECORDS: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
@@ -144,6 +165,10 @@ pub(crate) static NETNS: HashMap<u32, u8> = HashMap::with_max_entries(64, 0);
 #[map]
 pub(crate) static CALIBRATED: Array<u32> = Array::with_max_entries(calibrated::COUNT, 0);
 
+/// The connection whose paths are read next (`read_task_file`): the address of its socket, or 0.
+#[map]
+pub(crate) static READ_NEXT: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Counters of the fallback sensor, one slot each.
 #[map]
 pub(crate) static FALLBACK_COUNTERS: PerCpuArray<u64> =
@@ -180,6 +205,38 @@ pub(crate) static FALLEN_UNTRACKED: LruHashMap<u64, u64> = LruHashMap::with_max_
 #[map]
 pub(crate) static CHILDREN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(4096, 0);
 
+/// Counters of the subflow sensor, one slot each.
+#[map]
+pub(crate) static SUBFLOW_COUNTERS: PerCpuArray<u64> =
+    PerCpuArray::with_max_entries(counter::COUNT, 0);
+
+/// State of each path, by address of its TCP socket. The loader sets the size.
+#[map]
+pub(crate) static PATHS: HashMap<u64, Path> = HashMap::with_max_entries(131_072, BPF_F_NO_PREALLOC);
+
+/// Number of entries of [`PATHS`] per user; [`SHARE_OF_OTHERS`] always has an entry.
+#[map]
+pub(crate) static PATH_SHARES: HashMap<u32, u64> =
+    HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// Slots of [`JOIN_QUOTAS`].
+pub(crate) const JOIN_QUOTA_SLOTS: u32 = 1024;
+
+/// Events per connection or listener in the current second, of kinds that a peer can cause without
+/// end.
+#[map]
+pub(crate) static JOIN_QUOTAS: Array<Quota> = Array::with_max_entries(JOIN_QUOTA_SLOTS, 0);
+
+/// What was observed of a join while one packet is processed, by CPU and thread (see
+/// `owner::this_run`). Under the address of a request to join: its timer has run.
+#[map]
+pub(crate) static JOIN_RUNS: LruHashMap<u64, JoinRun> = LruHashMap::with_max_entries(4096, 0);
+
+/// The subflow whose data was bad last, by CPU and thread (see `owner::this_run`). Under the address of
+/// a connection, with its lowest bit set: when `mptcp_dss_corruption` last decided about it.
+#[map]
+pub(crate) static DATA_OF: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
+
 /// Network namespaces with a reported event that the kernel counts, by cookie. When full, the least
 /// recently used one is evicted; its next fallback adds it again.
 #[map]
@@ -214,11 +271,36 @@ pub(crate) fn conn(sk: u64) -> Option<Entry<Conn>> {
         .map(|conn| unsafe { Entry::new(conn) })
 }
 
+/// The entry of a path in [`PATHS`].
+#[inline(always)]
+pub(crate) fn path(sk: u64) -> Option<Entry<Path>> {
+    // SAFETY: from a lookup of this run.
+    PATHS
+        .get_ptr_mut(sk)
+        .map(|path| unsafe { Entry::new(path) })
+}
+
+/// What was observed of a join in this run.
+#[inline(always)]
+pub(crate) fn join_run(key: u64) -> Option<Entry<JoinRun>> {
+    // SAFETY: from a lookup of this run.
+    JOIN_RUNS
+        .get_ptr_mut(key)
+        .map(|run| unsafe { Entry::new(run) })
+}
+
 /// The MPTCP listener noted under `key`: a socket address, or a CPU and thread.
 #[inline(always)]
 pub(crate) fn listener_of(key: u64) -> Option<u64> {
     // SAFETY: the pointer is to a value in the map, which stays mapped while a program runs.
     CHILDREN.get_ptr(key).map(|listener| unsafe { *listener })
+}
+
+/// The subflow whose data was bad last in a run, or when a connection was decided about.
+#[inline(always)]
+pub(crate) fn data_of(key: u64) -> Option<u64> {
+    // SAFETY: the pointer is to a value in the map, which stays mapped while a program runs.
+    DATA_OF.get_ptr(key).map(|value| unsafe { *value })
 }
 
 /// When a connection without an entry in [`CONNS`] was first observed as fallen back; `None` if it
@@ -266,6 +348,21 @@ pub(crate) fn in_flight(thread: u64) -> Option<Entry<InFlight>> {
 /// Number of a user's entries in [`CONNS`].
 #[derive(Clone, Copy)]
 pub(crate) struct Share(*mut u64);
+
+/// A slot of [`JOIN_QUOTAS`].
+#[inline(always)]
+pub(crate) fn join_quota(slot: u32) -> Option<Entry<Quota>> {
+    // SAFETY: from a lookup of this run.
+    JOIN_QUOTAS
+        .get_ptr_mut(slot)
+        .map(|quota| unsafe { Entry::new(quota) })
+}
+
+/// The share of paths of a user; `None` if the user has no entry yet.
+#[inline(always)]
+pub(crate) fn path_share(user: u32) -> Option<Share> {
+    PATH_SHARES.get_ptr_mut(user).map(Share)
+}
 
 /// The share of a user; `None` if the user has no entry yet.
 #[inline(always)]

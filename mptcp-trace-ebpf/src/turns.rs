@@ -127,6 +127,9 @@ macro_rules! in_turns {
     (fallback: $($programs:tt)*) => {
         in_turns!(@all $crate::emit::count_fallback, $($programs)*);
     };
+    (subflow: $($programs:tt)*) => {
+        in_turns!(@all $crate::emit::count_subflow, $($programs)*);
+    };
     (@all $count:path, #[$place:meta] $worker:ident($context:ident), $second:ident, $third:ident) => {
         in_turns!(@three $count, $place, $worker, $context, $second, $third, |_ctx: &$context| true);
     };

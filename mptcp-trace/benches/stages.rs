@@ -37,7 +37,11 @@ fn records() -> (Facts, Vec<Vec<u8>>) {
             Frame::Record(bytes) if bytes.starts_with(Kind::QUERY.as_bytes()) => {
                 queries.push(QueryRecord::read_from_bytes(&bytes).unwrap());
             }
-            Frame::Record(_) | Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..) => {}
+            Frame::Record(_)
+            | Frame::Place(..)
+            | Frame::Pod(..)
+            | Frame::Clock(_)
+            | Frame::Missed(..) => {}
             Frame::End(_) | Frame::CutOff => break,
         }
     }
@@ -64,7 +68,11 @@ fn decoded(facts: &Facts, records: &[Vec<u8>]) -> Vec<Event> {
         | Observation::Canary(_)
         | Observation::CanaryConnection(_)
         | Observation::Change(_)
-        | Observation::CanaryChange(_)) => panic!("{other:?} is not a query"),
+        | Observation::CanaryChange(_)
+        | Observation::Path(_)
+        | Observation::CanaryPath(_)
+        | Observation::Packet(..)
+        | Observation::PathReading(_)) => panic!("{other:?} is not a query"),
     };
     records.iter().map(event).collect()
 }

@@ -42,7 +42,7 @@ fn main() -> io::Result<()> {
             match &mut frame {
                 Frame::Record(bytes) => shift(bytes, round),
                 Frame::Missed(at, _) | Frame::Clock(at) => *at += later,
-                Frame::Place(..) | Frame::End(_) | Frame::CutOff => {}
+                Frame::Place(..) | Frame::Pod(..) | Frame::End(_) | Frame::CutOff => {}
             }
             writer.add(&frame)?;
         }

@@ -1,65 +1,31 @@
 //! Findings -> sums: connections, fallbacks and queries per process, cause, destination. Pure, and
 //! bounded: beyond [`GROUPS_MAX`] groups everything goes into a common one, the others.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
-};
+mod keys;
 
+use std::collections::{BTreeMap, HashMap};
+
+use self::keys::{Certainty, NONE, key};
+pub use self::keys::{InterfaceOf, destination, process};
 use crate::{
     ledger::{Change, Counts, Ledger, REMEMBERED_MAX},
-    model::{By, Finding, Prefix, Process, Subject, Sum, SumRow, SumTable, Verdict},
+    model::{By, Finding, Path, PathKind, PathSum, Subject, Sum, SumRow, SumTable, Verdict},
+    peers::{History, ends, spoke},
 };
 
 /// At most this many groups are distinguished.
 pub const GROUPS_MAX: usize = 10_000;
 
-/// Key of fallbacks without a known cause.
-const UNKNOWN: &str = "unknown";
+/// Groups that begin with a path that failed get at most half of them: anybody can send joins that are
+/// refused, from any address.
+const STRANGERS_SHARE: usize = 2;
 
-/// Prefix lengths of destination networks, bits.
-const PREFIX_BITS_V4: u8 = 24;
-const PREFIX_BITS_V6: u8 = 48;
+/// A connection counts in at most this many groups of a property: a peer can try paths from as many
+/// addresses as it likes.
+const GROUPS_OF_ONE_MAX: usize = 64;
 
 /// Index of a group; `None` is the group of the others.
 type Group = Option<usize>;
-
-/// How much a finding knows of the property that it is grouped by.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Certainty {
-    /// Nothing: no remote end yet, no fallback so far, no owner.
-    Nothing,
-    /// The connection fell back, for an unknown cause.
-    Partly,
-    /// The group is the connection's own.
-    Known,
-}
-
-impl Certainty {
-    /// `None` if a connection may be in several groups at once.
-    fn of(by: By, subject: &Subject<'_>) -> Option<Self> {
-        let known = |is_known: bool| match is_known {
-            true => Self::Known,
-            false => Self::Nothing,
-        };
-        match by {
-            By::Process | By::Cgroup => Some(known(subject.process.is_some())),
-            By::Dest => {
-                let mut remote = subject.socket.iter().map(|it| it.remote.ip());
-                Some(known(remote.any(|it| !it.is_unspecified())))
-            }
-            By::Cause => match (subject.cause, subject.has_fallen) {
-                (Some(_), true) => Some(Self::Known),
-                (None, true) => Some(Self::Partly),
-                (None, false) => Some(Self::Nothing),
-                // E.g. a refused fallback: the connection continues.
-                (Some(_), false) => None,
-            },
-            By::Netns | By::Verdict => None,
-        }
-        .filter(|_| !subject.is_refusal)
-    }
-}
 
 /// The contribution of a connection to a group so far.
 #[derive(Clone, Debug)]
@@ -72,21 +38,47 @@ struct Mark {
     queries: u64,
     /// Empty if the group is known to be the connection's: it is for a move to another group.
     verdicts: BTreeMap<Verdict, u64>,
+    /// As the verdicts.
+    paths: Option<Box<PathSum>>,
     /// The last answer with a verdict is one of this group.
     last: Option<Verdict>,
 }
 
+impl Mark {
+    fn add_paths(&mut self, paths: PathSum) {
+        if paths != PathSum::default() {
+            self.paths.get_or_insert_default().add(paths);
+        }
+    }
+}
+
 /// The contribution of a connection so far, per property and group.
 #[derive(Clone, Debug, Default)]
-pub struct Marks(Vec<Mark>);
+pub struct Marks {
+    all: Vec<Mark>,
+    /// It is counted whether its peer spoke MPTCP.
+    is_answered: bool,
+}
 
 impl Marks {
+    /// True if the connection is in a group.
+    fn has(&self, by: By) -> bool {
+        self.all.iter().any(|mark| mark.by == by)
+    }
+
+    /// True if the connection may be in this group.
+    fn has_room(&self, by: By, group: Group) -> bool {
+        let mut of_property = self.all.iter().filter(|mark| mark.by == by);
+        let groups = of_property.clone().count();
+        groups < GROUPS_OF_ONE_MAX || of_property.any(|mark| mark.group == group)
+    }
+
     /// The group that is more certain to be the connection's.
     fn better(&self, by: By, than: Certainty) -> Option<Group> {
         let is_it = |mark: &&Mark| {
             mark.by == by && mark.certainty.is_some_and(|certainty| certainty > than)
         };
-        let better = self.0.iter().filter(is_it);
+        let better = self.all.iter().filter(is_it);
         better
             .max_by_key(|mark| mark.certainty)
             .map(|mark| mark.group)
@@ -97,12 +89,12 @@ impl Marks {
         let is_it = |mark: &mut Mark| {
             mark.by == by && mark.certainty.is_some_and(|certainty| certainty < than)
         };
-        self.0.extract_if(.., is_it).collect()
+        self.all.extract_if(.., is_it).collect()
     }
 
     /// The last answer with a verdict.
     fn last(&mut self, by: By) -> Option<(&mut Mark, Verdict)> {
-        let mut marks = self.0.iter_mut();
+        let mut marks = self.all.iter_mut();
         marks.find_map(|mark| match mark.last {
             Some(verdict) if mark.by == by => Some((mark, verdict)),
             Some(_) | None => None,
@@ -111,10 +103,10 @@ impl Marks {
 
     fn of(&mut self, by: By, group: Group) -> &mut Mark {
         let is_it = |mark: &Mark| mark.by == by && mark.group == group;
-        let at = match self.0.iter().position(is_it) {
+        let at = match self.all.iter().position(is_it) {
             Some(at) => at,
             None => {
-                self.0.push(Mark {
+                self.all.push(Mark {
                     by,
                     group,
                     certainty: None,
@@ -122,12 +114,13 @@ impl Marks {
                     findings: 0,
                     queries: 0,
                     verdicts: BTreeMap::new(),
+                    paths: None,
                     last: None,
                 });
-                self.0.len() - 1
+                self.all.len() - 1
             }
         };
-        &mut self.0[at]
+        &mut self.all[at]
     }
 }
 
@@ -163,6 +156,14 @@ struct Counted {
     findings: u64,
 }
 
+/// True if anybody may have caused the finding.
+fn is_strange(subject: &Subject<'_>) -> bool {
+    let failed = |path: &Path| matches!(path.kind, PathKind::Failed | PathKind::ConnectFailed);
+    subject
+        .path
+        .is_some_and(|path| path.connection.is_none() || failed(path))
+}
+
 /// Sums by one property of findings.
 #[derive(Debug)]
 pub struct Aggregation {
@@ -170,7 +171,12 @@ pub struct Aggregation {
     groups_max: usize,
     indices: HashMap<String, usize>,
     sums: Vec<Counted>,
+    /// Groups that began with a path that failed.
+    strangers: usize,
     others: Option<Sum>,
+    interface_of: InterfaceOf,
+    /// Of peers, if the groups are such.
+    history: History,
 }
 
 impl Aggregation {
@@ -186,7 +192,10 @@ impl Aggregation {
             groups_max,
             indices: HashMap::new(),
             sums: Vec::new(),
+            strangers: 0,
             others: None,
+            interface_of: |_netns, _address| None,
+            history: History::default(),
         }
     }
 
@@ -195,11 +204,20 @@ impl Aggregation {
     pub fn add<'a>(
         &mut self,
         subject: &Subject<'a>,
-        mut connection: Option<(Counts, &mut Marks)>,
+        connection: Option<(Counts, &mut Marks)>,
         path_of: &dyn Fn(u64) -> Option<&'a str>,
     ) {
         let by = self.by;
-        let Some(name) = key(by, subject, path_of) else {
+        // A first path that failed opened no connection.
+        let opens_none = |kind| kind == PathKind::ConnectFailed;
+        let is_unopened = subject.path.is_some_and(|path| opens_none(path.kind));
+        let mut connection = connection.filter(|_| !is_unopened);
+        let name = key(by, subject, path_of, self.interface_of).or_else(|| {
+            // A connection without a verdict is one of those that a share is relative to.
+            let is_new = |(_, marks): &(Counts, &mut Marks)| !marks.has(by);
+            (subject.is_end && connection.as_ref().is_some_and(is_new)).then(|| NONE.to_owned())
+        });
+        let Some(name) = name else {
             return;
         };
         let certainty = Certainty::of(by, subject);
@@ -209,7 +227,8 @@ impl Aggregation {
             (Some((_, marks)), Some(certainty)) => marks.better(by, certainty),
             (Some(_), None) | (None, _) => None,
         };
-        let group = better.unwrap_or_else(|| self.group(name));
+        let group = better.unwrap_or_else(|| self.group(name, is_strange(subject)));
+        connection = connection.filter(|(_, marks)| marks.has_room(by, group));
         if let (Some((_, marks)), Some(certainty)) = (&mut connection, certainty) {
             self.move_to(group, certainty, marks);
         }
@@ -233,6 +252,8 @@ impl Aggregation {
         };
         sum.queries += u64::from(subject.is_query);
         sum.refusals += u64::from(subject.is_refusal);
+        let paths = subject.path.map(PathSum::of).unwrap_or_default();
+        sum.paths.add(paths);
         // A refusal does not identify the connection, if there is one: that counts when it is
         // queried or ends.
         if let Some((now, marks)) = connection.filter(|_| !subject.is_refusal) {
@@ -240,6 +261,9 @@ impl Aggregation {
             mark.certainty = mark.certainty.max(certainty);
             mark.findings += 1;
             mark.queries += u64::from(subject.is_query);
+            if certainty.is_some_and(|it| it < Certainty::Known) {
+                mark.add_paths(paths);
+            }
             // A group does not count a fallback that none of its findings reported: that belongs to
             // the group of its cause.
             let is_reported = subject.has_fallen || mark.counts.fallen > 0;
@@ -253,6 +277,23 @@ impl Aggregation {
             };
             replace(sum, &mut mark.counts, now);
         }
+    }
+
+    /// Counts whether a peer spoke MPTCP, if the groups are peers.
+    fn remember(&mut self, finding: &Finding, subject: &Subject<'_>) {
+        if self.by != By::Dest {
+            return;
+        }
+        let (Some(mptcp), Some(socket)) = (spoke(finding), subject.socket) else {
+            return;
+        };
+        let Some([local, _]) = ends(subject) else {
+            return;
+        };
+        let name = (self.interface_of)(subject.netns, local);
+        let local = name.unwrap_or_else(|| local.to_string());
+        self.history
+            .take(&destination(socket.remote), &local, mptcp);
     }
 
     fn sum(&mut self, group: Group) -> Option<&mut Sum> {
@@ -274,9 +315,11 @@ impl Aggregation {
         for mut old in marks.take_worse(by, certainty) {
             self.count_findings(old.group, |findings| findings.saturating_sub(old.findings));
             self.count_findings(group, |findings| findings + old.findings);
+            let paths = old.paths.take().map(|it| *it).unwrap_or_default();
             if let Some(sum) = self.sum(old.group) {
                 replace(sum, &mut old.counts, Counts::default());
                 sum.queries = sum.queries.saturating_sub(old.queries);
+                sum.paths.subtract(paths);
                 for (verdict, count) in &old.verdicts {
                     subtract(&mut sum.verdicts, *verdict, *count);
                 }
@@ -286,6 +329,10 @@ impl Aggregation {
             };
             let mark = marks.of(by, group);
             sum.queries += old.queries;
+            sum.paths.add(paths);
+            if certainty < Certainty::Known {
+                mark.add_paths(paths);
+            }
             mark.findings += old.findings;
             mark.queries += old.queries;
             for (verdict, count) in old.verdicts {
@@ -355,13 +402,15 @@ impl Aggregation {
         }
     }
 
-    fn group(&mut self, name: String) -> Group {
+    fn group(&mut self, name: String, is_strange: bool) -> Group {
         if let Some(index) = self.indices.get(&name) {
             return Some(*index);
         }
-        if self.sums.len() >= self.groups_max {
+        let is_crowd = is_strange && self.strangers >= self.groups_max / STRANGERS_SHARE;
+        if self.sums.len() >= self.groups_max || is_crowd {
             return None;
         }
+        self.strangers += usize::from(is_strange);
         let index = self.sums.len();
         self.sums.push(Counted {
             key: name.clone(),
@@ -382,7 +431,10 @@ impl Aggregation {
             .filter(|it| it.findings > 0)
             .map(|it| SumRow {
                 key: it.key.clone(),
-                sum: it.sum.clone(),
+                sum: Sum {
+                    history: self.history.of(&it.key),
+                    ..it.sum.clone()
+                },
             })
             .collect();
         rows.sort_by(|one, other| {
@@ -426,6 +478,15 @@ impl Sums {
         }
     }
 
+    /// Names interfaces by this function.
+    #[must_use]
+    pub fn naming(mut self, interface_of: InterfaceOf) -> Self {
+        for aggregation in &mut self.aggregations {
+            aggregation.interface_of = interface_of;
+        }
+        self
+    }
+
     /// True if no sums are requested.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -440,8 +501,18 @@ impl Sums {
             .take(finding, &subject, |_key, _socket| Marks::default());
         let now = change.as_ref().map(Change::now);
         for aggregation in &mut self.aggregations {
+            // Captures may overlap.
+            let is_known = change
+                .as_ref()
+                .is_some_and(|change| change.entry.details.is_answered);
+            if !is_known {
+                aggregation.remember(finding, &subject);
+            }
             let marks = change.as_mut().map(|change| &mut change.entry.details);
             aggregation.add(&subject, now.zip(marks), path_of);
+        }
+        if let Some(change) = &mut change {
+            change.entry.details.is_answered |= spoke(finding).is_some();
         }
     }
 
@@ -450,57 +521,6 @@ impl Sums {
         let forgotten = self.ledger.forgotten();
         self.aggregations.iter().map(move |it| it.table(forgotten))
     }
-}
-
-/// The group of a process.
-#[must_use]
-pub fn process(process: Option<&Process>) -> String {
-    match process {
-        Some(process) => format!("{} {}", process.comm, process.number()),
-        None => "?".into(),
-    }
-}
-
-/// The group of a remote address: its network.
-#[must_use]
-pub fn destination(remote: SocketAddr) -> String {
-    if remote.ip().is_unspecified() {
-        return "-".into();
-    }
-    let bits = match remote.ip().to_canonical().is_ipv4() {
-        true => PREFIX_BITS_V4,
-        false => PREFIX_BITS_V6,
-    };
-    Prefix::around(remote.ip(), bits).to_string()
-}
-
-/// Name of the group that a finding belongs to; `None` if the property does not apply to it.
-fn key<'a>(
-    by: By,
-    subject: &Subject<'a>,
-    path_of: &dyn Fn(u64) -> Option<&'a str>,
-) -> Option<String> {
-    Some(match by {
-        By::Process => process(subject.process),
-        By::Cause => match (subject.cause, subject.has_fallen) {
-            (Some(cause), _) => cause.to_owned(),
-            (None, true) => UNKNOWN.into(),
-            (None, false) => "-".into(),
-        },
-        By::Dest => {
-            let remote = subject.socket.map(|it| it.remote);
-            remote.map_or_else(|| "-".into(), destination)
-        }
-        By::Netns => subject.netns.to_string(),
-        By::Cgroup => match subject.process {
-            Some(process) => subject
-                .cgroup
-                .or_else(|| path_of(process.cgroup_id))
-                .map_or_else(|| process.cgroup_id.to_string(), str::to_owned),
-            None => "?".into(),
-        },
-        By::Verdict => subject.verdict?.name().to_owned(),
-    })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::{
     io::{self, BufReader, ErrorKind, Read, Seek as _, Write as _},
     os::fd::AsRawFd as _,
     path::{Path, PathBuf},
+    sync::OnceLock,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -121,6 +122,43 @@ fn folder(file: &Path) -> &Path {
     }
 }
 
+/// Directories for temporary files, unless `TMPDIR` names another one: a container with a read-only root often has
+/// only the second one, which is memory.
+const TEMPORARY: [&str; 2] = ["/tmp", "/dev/shm"];
+
+/// The directory for temporary files.
+pub fn temporary_folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| match std::env::var_os("TMPDIR") {
+        Some(_) => std::env::temp_dir(),
+        None => usable(TEMPORARY.map(PathBuf::from)),
+    })
+}
+
+/// The first directory in which files can be created, or the first one.
+fn usable(folders: [PathBuf; 2]) -> PathBuf {
+    let is_usable = |folder: &PathBuf| tempfile::tempfile_in(folder).is_ok();
+    let second = !is_usable(&folders[0]) && is_usable(&folders[1]);
+    let [first, other] = folders;
+    if second { other } else { first }
+}
+
+/// A temporary file without a name.
+///
+/// # Errors
+///
+/// Fails if there is no place for it.
+pub fn temporary() -> io::Result<File> {
+    tempfile::tempfile_in(temporary_folder())
+}
+
+fn cannot_write(name: &str) -> String {
+    let folder = temporary_folder().display();
+    format!(
+        "cannot write {name} in {folder}, the directory for temporary files (TMPDIR names another)"
+    )
+}
+
 /// The parts of a bundle that exist so far.
 #[derive(Debug, Default)]
 pub struct Parts(BTreeMap<&'static str, File>);
@@ -132,7 +170,7 @@ impl Parts {
     ///
     /// Fails if there is no space for it.
     pub fn make(&mut self, name: &'static str) -> anyhow::Result<&mut File> {
-        let file = tempfile::tempfile().with_context(|| format!("cannot write {name}"))?;
+        let file = temporary().with_context(|| cannot_write(name))?;
         Ok(self.0.entry(name).insert_entry(file).into_mut())
     }
 
@@ -144,7 +182,7 @@ impl Parts {
     pub fn write(&mut self, name: &'static str, bytes: &[u8]) -> anyhow::Result<()> {
         self.make(name)?
             .write_all(bytes)
-            .with_context(|| format!("cannot write {name}"))
+            .with_context(|| cannot_write(name))
     }
 
     /// Replaces a part.
@@ -204,7 +242,7 @@ pub fn pack(names: &[&str], parts: &Parts) -> anyhow::Result<Vec<u8>> {
     let modified = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
-    let mut tar = tar::Builder::new(tempfile::tempfile().with_context(what)?);
+    let mut tar = tar::Builder::new(temporary().with_context(what)?);
     for name in names.iter().filter(|name| parts.has(name)) {
         let mut file = parts.open(name)?;
         let mut header = tar::Header::new_gnu();
@@ -315,6 +353,15 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn where_there_is_no_tmp_temporary_files_are_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let (there, missing) = (folder.path().to_owned(), folder.path().join("missing"));
+        assert_eq!(usable([missing.clone(), there.clone()]), there);
+        assert_eq!(usable([there.clone(), missing.clone()]), there);
+        assert_eq!(usable([missing.clone(), missing.join("too")]), missing);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! One socket has fallen back: the state bit in which it differs from the others is the fallback
 //! bit, whose number no kernel publishes.
 
+mod settings;
 mod userns_sockets;
 
 use std::{
@@ -19,14 +20,15 @@ use anyhow::Context as _;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 
-use self::userns_sockets::UsernsSockets;
+pub use self::settings::BLACKHOLE_TIMEOUT;
+use self::{settings::put_settings, userns_sockets::UsernsSockets};
 use crate::{
     host::{
         netstat::{self, Counters},
         privileges::may_make_namespaces,
         system::ask_is_mptcp,
     },
-    model::{Answer, CauseCertainty, Connection, Errno, Protocol, Query, find_cause},
+    model::{Answer, CAUSES, CauseCertainty, Connection, Errno, Protocol, Query},
 };
 
 /// Marks a socket as part of a self-test, before it is used, so that other instances ignore it.
@@ -37,12 +39,6 @@ const CONNECT_TRIES: usize = 64;
 
 /// The counter of the fallback that the canary provokes.
 const CAUSE: &str = "MPCapableFallbackSYNACK";
-
-/// The blackhole timeout in the self-test's network namespace, in seconds: a value that no
-/// administrator would choose.
-pub const BLACKHOLE_TIMEOUT: u32 = 1_597_463_007;
-/// `BLACKHOLE_TIMEOUT` as written to the sysctl.
-const BLACKHOLE_TIMEOUT_TEXT: &[u8] = b"1597463007\n";
 
 /// True if an attempt failed for a transient reason: no descriptors, no memory.
 #[must_use]
@@ -449,11 +445,7 @@ impl<'a> SocketFactory<'a> {
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
             .context("cannot create a network namespace")?;
         bring_loopback_up().context("cannot bring up loopback in our network namespace")?;
-        // Without this sysctl the kernel has no blackhole timeout.
-        let _refused = fs::write(
-            "/proc/sys/net/mptcp/blackhole_timeout",
-            BLACKHOLE_TIMEOUT_TEXT,
-        );
+        put_settings();
         let namespace = NamespaceSource::Own;
         Ok(Self { namespace, mark })
     }
@@ -483,7 +475,7 @@ impl<'a> SocketFactory<'a> {
             NamespaceSource::Userns(userns) => userns.netstat(),
         }?;
         let mut counters = netstat::parse(&text);
-        counters.retain(|name, _| find_cause(name).is_some());
+        counters.retain(|name, _| CAUSES.iter().any(|cause| cause.name == name));
         Some(counters)
     }
 }
@@ -535,7 +527,7 @@ fn bring_loopback_up() -> io::Result<()> {
     // SAFETY: an all-zero ifreq is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (slot, byte) in request.ifr_name.iter_mut().zip(b"lo") {
-        *slot = byte.cast_signed();
+        *slot = libc::c_char::from_ne_bytes([*byte]);
     }
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     // SAFETY: the request is a valid ifreq that lives until after the call.

@@ -7,23 +7,29 @@
 
 mod json;
 mod layout_1;
+mod layout_2;
 
 use std::{
+    borrow::Cow,
     fmt,
     io::{self, Read, Write},
+    mem::offset_of,
     time::Duration,
 };
 
 use anyhow::Context as _;
+use mptcp_trace_common::record::{Kind, PacketRecord, PathRecord};
+use zerocopy::FromBytes as _;
 
-use self::json::{FactsTwin, LossesTwin};
-use crate::model::{Facts, LossReport};
+use self::json::{CheckpointTwin, FactsTwin, LossesTwin, PodTwin};
+use crate::model::{Facts, LossReport, Pod, TcpOption};
 
 /// First bytes of a capture; the last one is the version of its layout: it increases with changes
 /// of the frames, and of the records in them.
-const MAGIC: [u8; 8] = *b"MPTCPTR\x02";
-/// The older layout that can be read too.
+const MAGIC: [u8; 8] = *b"MPTCPTR\x03";
+/// The older layouts that can be read too.
 const LAYOUT_1: u8 = 1;
+const LAYOUT_2: u8 = 2;
 
 const FRAME_FACTS: u32 = 1;
 const FRAME_RECORD: u32 = 2;
@@ -31,6 +37,8 @@ const FRAME_LOSSES: u32 = 3;
 const FRAME_PLACE: u32 = 4;
 const FRAME_CLOCK: u32 = 5;
 const FRAME_MISSED: u32 = 6;
+const FRAME_POD: u32 = 7;
+const FRAME_CHECKPOINT: u32 = 8;
 
 /// Maximum length of a frame, bytes: a longer one means that the file is damaged.
 const FRAME_BYTES_MAX: u32 = 1 << 20;
@@ -57,13 +65,29 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Adds one record, with the bytes of the ring.
+    /// Continues a capture whose begin is written.
+    pub fn continued(out: W) -> Self {
+        Self { out }
+    }
+
+    /// Adds the state of a continuous recording: part of its segments only, and nothing to a replay.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be written.
+    pub fn checkpoint(&mut self, checkpoint: &Checkpoint) -> io::Result<()> {
+        let checkpoint = serde_json::to_vec(&CheckpointTwin::from(checkpoint))?;
+        self.frame(FRAME_CHECKPOINT, &checkpoint)
+    }
+
+    /// Adds one record, with the bytes of the ring, but without the keys of a connection. Nothing else
+    /// writes records to a file.
     ///
     /// # Errors
     ///
     /// Fails if the file cannot be written.
     pub fn record(&mut self, record: &[u8]) -> io::Result<()> {
-        self.frame(FRAME_RECORD, record)
+        self.frame(FRAME_RECORD, &without_keys(record))
     }
 
     /// Adds a process's control group path: `/proc` does not show it at replay.
@@ -75,6 +99,17 @@ impl<W: Write> Writer<W> {
         let mut bytes = cgroup_id.to_le_bytes().to_vec();
         bytes.extend(path.bytes());
         self.frame(FRAME_PLACE, &bytes)
+    }
+
+    /// Adds the pod of a control group, whose path precedes it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be written.
+    pub fn pod(&mut self, cgroup_id: u64, pod: &Pod) -> io::Result<()> {
+        let mut bytes = cgroup_id.to_le_bytes().to_vec();
+        bytes.extend(serde_json::to_vec(&PodTwin::from(pod))?);
+        self.frame(FRAME_POD, &bytes)
     }
 
     /// Adds the time at which waiting findings were released, so that a replay yields the same
@@ -106,6 +141,7 @@ impl<W: Write> Writer<W> {
         match frame {
             Frame::Record(record) => self.record(record),
             Frame::Place(cgroup_id, path) => self.place(*cgroup_id, path),
+            Frame::Pod(cgroup_id, pod) => self.pod(*cgroup_id, pod),
             Frame::Clock(now) => self.clock(*now),
             Frame::Missed(by, count) => self.missed(*by, *count),
             Frame::End(losses) => self.end(losses),
@@ -157,13 +193,39 @@ pub fn losses_json(losses: &LossReport) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec_pretty(&LossesTwin::from(losses))
 }
 
+/// The state of a continuous recording at one moment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Checkpoint {
+    /// The moment, on `CLOCK_BOOTTIME`.
+    pub at: Duration,
+    /// Losses since tracing began; records that the recording lacks count as lost.
+    pub losses: LossReport,
+    /// Records that the recording lacks: the disk was too slow, or full.
+    pub unrecorded: u64,
+    /// Connections whose history was dropped, because there are too many.
+    pub omitted: u64,
+    /// Records between the previous segment and this one are missing.
+    pub after_gap: bool,
+}
+
+/// The next part of a segment of a continuous recording.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A part of any capture.
+    Frame(Frame),
+    /// The state of the recording.
+    Checkpoint(Box<Checkpoint>),
+}
+
 /// The next part of a capture.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Frame {
     /// One record, in the layout of this version.
     Record(Vec<u8>),
     /// Path of a control group, by its id.
     Place(u64, String),
+    /// Pod of a control group, by its id, as the file has it.
+    Pod(u64, Pod),
     /// The time at which waiting findings were released, on `CLOCK_BOOTTIME`.
     Clock(Duration),
     /// By this time (`CLOCK_BOOTTIME`) the probes may have missed this many queries in total.
@@ -248,7 +310,7 @@ impl<R: Read> Reader<R> {
             return Err(OpenError::Foreign);
         }
         let layout = magic[7];
-        if layout != MAGIC[7] && layout != LAYOUT_1 {
+        if ![LAYOUT_1, LAYOUT_2, MAGIC[7]].contains(&layout) {
             return Err(OpenError::Version(layout));
         }
         let mut reader = Self { input, layout };
@@ -267,16 +329,40 @@ impl<R: Read> Reader<R> {
         Ok((reader, facts))
     }
 
-    /// Reads the next frame.
+    /// Reads the next frame. The checkpoints of a continuous recording are left out.
     ///
     /// # Errors
     ///
     /// Fails on a frame that no version of this program writes, and on read errors.
     pub fn next_frame(&mut self) -> anyhow::Result<Frame> {
-        match self.frame()? {
+        loop {
+            if let Step::Frame(frame) = self.next_step()? {
+                return Ok(frame);
+            }
+        }
+    }
+
+    /// Reads the next frame or checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::next_frame`].
+    pub fn next_step(&mut self) -> anyhow::Result<Step> {
+        let frame = self.frame()?;
+        if let Some((FRAME_CHECKPOINT, bytes)) = &frame {
+            let checkpoint: CheckpointTwin = serde_json::from_slice(bytes)
+                .context("a checkpoint is not what this version writes")?;
+            return Ok(Step::Checkpoint(Box::new(checkpoint.try_into()?)));
+        }
+        self.understood(frame).map(Step::Frame)
+    }
+
+    fn understood(&self, frame: Option<(u32, Vec<u8>)>) -> anyhow::Result<Frame> {
+        match frame {
             None => Ok(Frame::CutOff),
             Some((FRAME_RECORD, bytes)) => Ok(Frame::Record(match self.layout {
                 LAYOUT_1 => layout_1::converted(bytes),
+                LAYOUT_2 => layout_2::converted(bytes),
                 _ => bytes,
             })),
             Some((FRAME_PLACE, bytes)) => {
@@ -285,6 +371,14 @@ impl<R: Read> Reader<R> {
                     .context("a place without a control group: the file is damaged")?;
                 let path = String::from_utf8_lossy(path).into_owned();
                 Ok(Frame::Place(u64::from_le_bytes(*id), path))
+            }
+            Some((FRAME_POD, bytes)) => {
+                let (id, pod) = bytes
+                    .split_first_chunk::<8>()
+                    .context("a pod without a control group: the file is damaged")?;
+                let pod: PodTwin = serde_json::from_slice(pod)
+                    .context("a pod is not what this version writes: the file is damaged")?;
+                Ok(Frame::Pod(u64::from_le_bytes(*id), pod.into()))
             }
             Some((FRAME_CLOCK, bytes)) => {
                 let now = <[u8; 8]>::try_from(&bytes[..])
@@ -337,6 +431,23 @@ impl<R: Read> Reader<R> {
             .read_to_end(&mut bytes)?;
         Ok((whole == usize::try_from(length)?).then_some((kind, bytes)))
     }
+}
+
+/// A record in which the keys of MPTCP options are zero.
+fn without_keys(record: &[u8]) -> Cow<'_, [u8]> {
+    /// Lengths of a TCP header without options, and of all options.
+    const TCP_HEADER: usize = 20;
+    const OPTIONS: usize = 40;
+    let options = match Kind::read_from_prefix(record) {
+        Ok((Kind::PACKET, _)) => offset_of!(PacketRecord, tcp) + TCP_HEADER,
+        Ok((kind, _)) if kind.is_of_path() => offset_of!(PathRecord, options),
+        Ok(_) | Err(_) => return record.into(),
+    };
+    let mut record = record.to_vec();
+    if let Some(options) = record.get_mut(options..options + OPTIONS) {
+        TcpOption::zero_keys(options);
+    }
+    record.into()
 }
 
 /// Fills the buffer until it is full or the input ends.

@@ -15,16 +15,22 @@ use mptcp_trace_common::{
         MPTCP_SUBFLOW_ADDRS, MPTCP_TCPINFO, SO_PROTOCOL, SOL_MPTCP, SOL_SOCKET, SOL_TCP,
         TCP_IS_MPTCP,
     },
-    record::{CountedRecord, Kind, PathBits, QueryFlags, QueryRecord, RecordRung, zone},
+    record::{
+        CountedRecord, Kind, Marks as MarksRecord, PathBits, QueryFlags, QueryRecord, RecordRung,
+        zone,
+    },
 };
 use zerocopy::FromBytes;
 
 use crate::model::{
-    Answer, Api, Change, Connection, ConnectionId, Errno, Facts, Family, NetnsCounters, Process,
-    Protocol, Query, Refusal, Refused, Rung, Socket, SocketId, TcpState, fallback_causes,
+    Answer, Api, Change, Connection, ConnectionId, Errno, Facts, Family, Marks, NetnsCounters,
+    Packet, PacketKey, Path, Process, Protocol, Query, Refusal, Refused, Rung, SensorId, Socket,
+    SocketId, TcpState, fallback_causes,
 };
 
 mod connection;
+mod packet;
+mod path;
 
 /// Why a record could not be decoded.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,6 +79,14 @@ pub enum Observation {
     CanaryChange(Box<Change>),
     /// The kernel refused something to an application because it uses MPTCP.
     Refusal(Box<Refusal>),
+    /// An event of a path.
+    Path(Box<Path>),
+    /// An event of a path of one of the tracer's own connections.
+    CanaryPath(Box<Path>),
+    /// What an open path has carried so far, read on request: no event.
+    PathReading(Box<Path>),
+    /// The packet that decided an event, whose record follows.
+    Packet(PacketKey, Box<Packet>),
     /// The kernel's own counters in a network namespace.
     Counters(Box<NetnsCounters>),
     /// The kernel's own counters when tracing began.
@@ -101,12 +115,44 @@ pub fn decode(bytes: &[u8], facts: &Facts) -> Result<Observation, DecodeError> {
         | Kind::EXISTING
         | Kind::BLACKHOLE
         | Kind::CLOSED => connection::connection(&whole(bytes)?, facts),
+        Kind::PATH_UP
+        | Kind::PATH_ENDED
+        | Kind::PATH_OPEN
+        | Kind::JOIN_FAILED
+        | Kind::PATH_STALE
+        | Kind::PATH_BACKUP
+        | Kind::PATH_REGULAR
+        | Kind::PATH_OWN_PRIORITY
+        | Kind::PATH_RECOVERED
+        | Kind::ADDRESS_RECEIVED
+        | Kind::ADDRESS_ANNOUNCED
+        | Kind::ADDRESS_ECHOED
+        | Kind::ADDRESS_REMOVED
+        | Kind::ADDRESS_REMOVED_BY_PEER => path::path(&whole(bytes)?),
+        Kind::PACKET => packet::packet(&whole(bytes)?),
         Kind::COUNTED => Ok(Observation::Counters(counters(&whole(bytes)?, facts))),
         Kind::COUNTED_AT_START => Ok(Observation::CountersAtStart(counters(
             &whole(bytes)?,
             facts,
         ))),
         Kind(other) => Err(DecodeError::Kind(other)),
+    }
+}
+
+/// The sensor whose losses a record belongs to; `None` for a reading of the kernel's counters.
+#[must_use]
+pub fn sensor_of(record: &[u8]) -> Option<SensorId> {
+    let (kind, _rest) = Kind::read_from_prefix(record).ok()?;
+    match kind {
+        Kind::QUERY | Kind::OPTION_REFUSED | Kind::SOCKET_REFUSED => Some(SensorId::Query),
+        Kind::FALLBACK
+        | Kind::TCP_CHILD
+        | Kind::ACCEPTED
+        | Kind::EXISTING
+        | Kind::BLACKHOLE
+        | Kind::CLOSED => Some(SensorId::Fallback),
+        Kind::COUNTED | Kind::COUNTED_AT_START => None,
+        Kind(_of_paths) => Some(SensorId::Subflow),
     }
 }
 
@@ -421,6 +467,16 @@ fn conclude_asked_plainly(evidence: &Evidence) -> Result<(Answer, Option<bool>),
 /// Whether the calibrated fallback bit is set.
 fn fallen(flags: u64, facts: &Facts) -> Option<bool> {
     facts.fallback_bit.map(|bit| flags >> bit & 1 == 1)
+}
+
+/// What the other end knows too. By chance a number is 0 once in 2^32 times, and counts as unknown.
+fn marks(record: &MarksRecord) -> Marks {
+    let known = |number: u32| (number != 0).then_some(number);
+    Marks {
+        sent: known(record.sent),
+        received: known(record.received),
+        keys: known(record.keys),
+    }
 }
 
 fn address(family: Family, bytes: [u8; 16], port: u16) -> SocketAddr {

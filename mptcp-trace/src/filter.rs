@@ -7,9 +7,11 @@ mod choice;
 
 use std::net::SocketAddr;
 
-use self::choice::admits;
-pub use self::choice::{Choice, Ports, addr, choice, closest, kind, pid, unknown};
-use crate::model::{Finding, Prefix, Subject, Verdict, all_causes, find_cause};
+pub use self::choice::{
+    ALL_KINDS, Choice, PATH_KINDS, Ports, addr, choice, closest, kind, pid, reset_reason, unknown,
+};
+use self::choice::{admits, named};
+use crate::model::{Finding, Prefix, Shown, Subject, Verdict, all_causes, find_cause, path_causes};
 
 /// A control group as given by the user.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,7 +62,19 @@ impl Cgroup {
 pub fn cause(name: &str) -> Result<&'static str, String> {
     find_cause(name)
         .map(|cause| cause.name)
-        .ok_or_else(|| unknown(name, &cause_names(), EXPLAINED))
+        .ok_or_else(|| match Shown::find(name) {
+            Some(shown) => format!("that is what a packet shows: --packet {}", shown.name()),
+            None => unknown(name, &cause_names(), EXPLAINED),
+        })
+}
+
+/// What a packet shows, by its name.
+///
+/// # Errors
+///
+/// Names the closest conclusion, or lists all.
+pub fn packet(name: &str) -> Result<Shown, String> {
+    Shown::find(name).ok_or_else(|| unknown(name, &Shown::ALL.map(Shown::name), EXPLAINED))
 }
 
 /// Where to read about causes.
@@ -82,12 +96,16 @@ fn cause_names() -> Vec<&'static str> {
 /// Conditions on findings; an empty filter admits all.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct FindingFilter {
-    /// Kinds of findings, with the names of [`Finding::KINDS`].
+    /// Kinds of findings, with the names of [`Finding::KINDS`], or of a group of them.
     pub kinds: Vec<Choice<&'static str>>,
     /// Causes, with the catalogue's names.
     pub causes: Vec<Choice<&'static str>>,
     /// Verdicts.
     pub verdicts: Vec<Choice<Verdict>>,
+    /// What the packet shows that decided.
+    pub packets: Vec<Choice<Shown>>,
+    /// Reasons in an RST, by their code.
+    pub reset_reasons: Vec<Choice<u8>>,
     /// Addresses, local or remote.
     pub addrs: Vec<Choice<Prefix>>,
     /// Ports, local or remote.
@@ -103,6 +121,30 @@ pub struct FindingFilter {
 }
 
 impl FindingFilter {
+    /// True if it is asked for by name: its kind or a group that it belongs to, its cause, what its
+    /// packet shows, or the reason in its RST.
+    #[must_use]
+    pub fn names(&self, finding: &Finding) -> bool {
+        let subject = Subject::of(finding);
+        named(&self.kinds, |kind| choice::is_of(finding, kind))
+            || named(&self.causes, |cause| subject.cause == Some(*cause))
+            || named(&self.packets, |it| shows(finding, *it))
+            || named(&self.reset_reasons, |code| subject.reset == Some(*code))
+    }
+
+    /// The same, without the conditions on what a finding says: whose connections are shown.
+    #[must_use]
+    pub fn of_connections(&self) -> Self {
+        Self {
+            kinds: Vec::new(),
+            causes: Vec::new(),
+            verdicts: Vec::new(),
+            packets: Vec::new(),
+            reset_reasons: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// True if the finding is shown. `path_of` returns control group paths that the finding does
     /// not contain.
     pub fn matches<'a>(
@@ -110,10 +152,22 @@ impl FindingFilter {
         finding: &'a Finding,
         path_of: &dyn Fn(u64) -> Option<&'a str>,
     ) -> bool {
+        admits(&self.kinds, |kind| choice::is_of(finding, kind))
+            && self.matches_beside_kind(finding, path_of)
+    }
+
+    /// The same, whatever its kind.
+    pub fn matches_beside_kind<'a>(
+        &self,
+        finding: &'a Finding,
+        path_of: &dyn Fn(u64) -> Option<&'a str>,
+    ) -> bool {
         let Self {
-            kinds,
+            kinds: _,
             causes,
             verdicts,
+            packets,
+            reset_reasons,
             addrs,
             ports,
             pids,
@@ -125,9 +179,10 @@ impl FindingFilter {
         let ends = subject.socket.map(|it| [it.local, it.remote]);
         let an_end =
             |holds: &dyn Fn(&SocketAddr) -> bool| ends.is_some_and(|ends| ends.iter().any(holds));
-        admits(kinds, |kind| finding.kind() == *kind)
-            && admits(causes, |cause| subject.cause == Some(*cause))
+        admits(causes, |cause| subject.cause == Some(*cause))
             && admits(verdicts, |verdict| subject.verdict == Some(*verdict))
+            && admits(packets, |it| shows(finding, *it))
+            && admits(reset_reasons, |code| subject.reset == Some(*code))
             && admits(addrs, |prefix| an_end(&|end| prefix.contains(*end)))
             && admits(ports, |ports| an_end(&|end| ports.contains(end.port())))
             && any(pids, |pid| {
@@ -143,6 +198,11 @@ impl FindingFilter {
                 cgroup.is_or_holds(id, path)
             })
     }
+}
+
+/// True if the packet shows this that decided.
+fn shows(finding: &Finding, what: Shown) -> bool {
+    finding.packet().is_some_and(|packet| packet.shows(what))
 }
 
 /// True if the condition is empty, or one of its values matches.
@@ -187,8 +247,18 @@ impl FailOn {
     #[must_use]
     pub fn rests_on_fallbacks(self) -> bool {
         match self {
-            Self::Fallback | Self::Cause(_) => true,
+            Self::Fallback => true,
+            Self::Cause(_) => !self.rests_on_paths(),
             Self::Verdict(verdict) => verdict.rests_on_fallbacks(),
+        }
+    }
+
+    /// True if it requires the sensor of paths.
+    #[must_use]
+    pub fn rests_on_paths(self) -> bool {
+        match self {
+            Self::Fallback | Self::Verdict(_) => false,
+            Self::Cause(cause) => path_causes().any(|it| it.name == cause),
         }
     }
 
@@ -208,7 +278,10 @@ impl FailOn {
         match self {
             Self::Fallback => subject.falls_at.is_some(),
             Self::Verdict(verdict) => subject.verdict == Some(verdict),
-            Self::Cause(cause) => subject.cause == Some(cause),
+            // The fallback itself has a finding.
+            Self::Cause(cause) => {
+                subject.cause == Some(cause) && !matches!(finding, Finding::Closed(_))
+            }
         }
     }
 }

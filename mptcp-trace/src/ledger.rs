@@ -5,8 +5,8 @@
 //! definitions:
 //!
 //! - a **connection** began as MPTCP. A TCP socket, created as TCP or by an MPTCP listener for a
-//!   client that did not request MPTCP, does not count, and neither does a listener. A socket that
-//!   connects again is another connection.
+//!   client that did not request MPTCP, does not count, and neither does a listener, nor one that
+//!   could not be opened. A socket that connects again is another connection.
 //! - it **fell back** if a fallback was observed, or it is known to be TCP now.
 //! - the **share** of fallbacks is relative to connections.
 //! - its application is **deceived** if it believes in MPTCP although the connection fell back:
@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use crate::model::{ConnectionId, Finding, Protocol, Socket, SocketId, Subject, Verdict};
+use crate::model::{ConnectionId, Finding, PathKind, Protocol, Socket, SocketId, Subject, Verdict};
 
 /// Maximum number of tracked connections: one that reappears after its eviction counts again.
 pub const REMEMBERED_MAX: usize = 262_144;
@@ -134,8 +134,11 @@ pub struct State {
 impl State {
     fn update(&mut self, finding: &Finding, subject: &Subject<'_>, socket: &Socket) {
         self.has_fallen |= subject.has_fallen;
-        self.is_mptcp |= socket.protocol == Protocol::Mptcp || self.has_fallen;
-        self.is_closed |= matches!(finding, Finding::Verdict(_));
+        // One that could not be opened is no connection.
+        let is_not_opened = matches!(finding, Finding::Path(event)
+            if event.path.kind == PathKind::ConnectFailed);
+        self.is_mptcp |= socket.protocol == Protocol::Mptcp && !is_not_opened || self.has_fallen;
+        self.is_closed |= matches!(finding, Finding::Verdict(_) | Finding::Closed(_));
         // A bug stays a bug, whatever verdict follows.
         if self.verdict != Some(Verdict::Contradicted) {
             self.verdict = subject.verdict.or(self.verdict);
@@ -268,6 +271,10 @@ impl<D> Ledger<D> {
         details: impl FnOnce(Key, &Socket) -> D,
     ) -> Option<Change<'_, D>> {
         let socket = subject.socket.filter(|_| !subject.is_listener())?;
+        // A join that names no connection concerns none.
+        if matches!(finding, Finding::Path(event) if event.path.connection.is_none()) {
+            return None;
+        }
         let key = match subject.is_refusal {
             // A refusal does not show which connection of the socket it concerns.
             true => *self.latest.get(&socket.id)?,
@@ -341,6 +348,14 @@ impl<D> Ledger<D> {
     /// The tracked connections, in no order.
     pub fn entries(&self) -> impl Iterator<Item = &Entry<D>> {
         self.entries.values()
+    }
+
+    /// The view's data of the connection of a socket that was mentioned last, if that connection was
+    /// first observed at this time.
+    pub fn latest_mut(&mut self, id: ConnectionId) -> Option<&mut D> {
+        let key = self.latest.get(&id.socket)?;
+        let entry = self.entries.get_mut(key)?;
+        (entry.key.id().born_at == id.born_at).then_some(&mut entry.details)
     }
 
     /// Removes all of them, in the order of first mention.

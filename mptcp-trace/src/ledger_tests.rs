@@ -5,7 +5,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     aggregation::Sums,
-    model::{By, ConnectionKind, SumTable, fixture::Row},
+    model::{
+        By, ConnectionKind, SumTable,
+        fixture::{Row, a_path},
+    },
     observe::Observer as _,
     report::Gathered,
     serve::counters,
@@ -26,7 +29,7 @@ fn findings() -> impl Strategy<Value = Vec<Finding>> {
         kinds,
         prop::sample::select(Verdict::ALL.to_vec()),
         prop::bool::ANY,
-        0_u8..3,
+        0_u8..7,
     );
     let finding = row.prop_map(
         |((address, attempt, at_ms), kind, verdict, has_cause, what)| {
@@ -43,6 +46,10 @@ fn findings() -> impl Strategy<Value = Vec<Finding>> {
             match what {
                 0 => row.connection(),
                 1 => row.query(),
+                3 => row.path(a_path(PathKind::Up)),
+                4 => row.path(a_path(PathKind::Failed)),
+                5 => row.path(a_path(PathKind::ConnectFailed)),
+                6 => row.closed(|_| {}),
                 _last => row.closing_verdict(),
             }
         },

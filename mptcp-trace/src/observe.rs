@@ -3,12 +3,15 @@
 
 use std::fmt;
 
-use crate::model::{Finding, LossReport, Reconciliation};
+use crate::model::{Finding, LossReport, Path, PeerCounts, Reconciliations};
 
 /// Receives each finding that is shown, in order.
 pub trait Observer: fmt::Debug {
     /// Takes one finding. `path_of` returns control group paths that the finding does not contain.
     fn finding<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>);
+
+    /// Takes what an open path has carried so far; only an observer that asked for it uses it.
+    fn reading(&mut self, _path: &Path) {}
 }
 
 /// State of a run at one moment.
@@ -17,7 +20,7 @@ pub struct State {
     /// Observed and lost events.
     pub losses: LossReport,
     /// The kernel's counts compared with the traced events.
-    pub reconciled: Vec<Reconciliation>,
+    pub reconciled: Reconciliations,
     /// Findings shown.
     pub findings: u64,
     /// Findings that the filter left out.
@@ -28,4 +31,6 @@ pub struct State {
     pub evicted: u64,
     /// Tracked connections.
     pub remembered: usize,
+    /// Whether peers or paths take MPTCP away.
+    pub peers: PeerCounts,
 }

@@ -24,6 +24,18 @@ pub(crate) const OTHERS_UNLISTED: &str = "open sockets of processes outside of t
                                           no probe sees them: run it in the host's PID namespace \
                                           (--pid host)";
 
+/// What is not observed without the kernel's own type information, which `bpf_iter` needs.
+pub(crate) const NONE_LISTED: &str = "sockets that are open when tracing begins cannot be listed, and their \
+                                      fallbacks may be missed where no probe sees them: that needs the \
+                                      kernel's own type information (CONFIG_DEBUG_INFO_BTF)";
+
+/// What else users must know where MPTCP is switched off.
+const OFF_BY_DEFAULT: &str = "some kernels, such as RHEL's, start every network namespace with \
+                              net.mptcp.enabled=0: containers need it too (podman run --sysctl \
+                              net.mptcp.enabled=1); and programs must request MPTCP: mptcpize run \
+                              PROGRAM, mptcpize enable UNIT for a service of systemd, or \
+                              SocketProtocol=mptcp in its socket unit (systemd 257 and later)";
+
 /// Where a probe is attached.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
@@ -115,6 +127,12 @@ impl RungPlan {
     #[must_use]
     pub fn children_probed(&self) -> bool {
         self.has(Role::Children)
+    }
+
+    /// True if it is observed whether a connection is asked about a join.
+    #[must_use]
+    pub fn joins_asked(&self) -> bool {
+        self.has(Role::JoinAnswer)
     }
 }
 
@@ -239,7 +257,18 @@ pub fn no_rung(only: Option<Rung>, reasons: &[(Rung, String)]) -> Refusal {
 fn notes(host: &HostSupport) -> Vec<String> {
     let mut notes = Vec::new();
     if let Fact::No(why) = &host.mptcp_enabled {
-        notes.push(format!("MPTCP is switched off here: {why}"));
+        notes.push(format!(
+            "MPTCP is switched off here: {why}; type, as root: sysctl net.mptcp.enabled=1 (to keep \
+             it: put net.mptcp.enabled=1 into /etc/sysctl.d/90-mptcp.conf)"
+        ));
+        notes.push(OFF_BY_DEFAULT.to_owned());
+    }
+    if host.is_v4_only() {
+        notes.push(
+            "this kernel has MPTCP for IPv4 only (CONFIG_MPTCP_IPV6): it creates no MPTCP sockets \
+             for IPv6, and no paths"
+                .to_owned(),
+        );
     }
     if let Fact::No(why) = &host.option {
         notes.push(format!("{why}: every answer will be `unsupported`"));

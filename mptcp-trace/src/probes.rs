@@ -9,6 +9,7 @@ mod fallback;
 mod names;
 mod parts;
 mod query;
+mod subflow;
 
 pub use names::{alone, function, tracepoint};
 
@@ -18,6 +19,7 @@ use crate::model::{PerSensor, Rung, SensorId};
 static SENSORS: PerSensor<Probes> = PerSensor {
     query: query::PROBES,
     fallback: fallback::PROBES,
+    subflow: subflow::PROBES,
 };
 
 /// All probes of a sensor.
@@ -70,6 +72,8 @@ pub enum Role {
     Decision,
     /// It observes children that are removed from MPTCP, with the births and ends of connections.
     Children,
+    /// It observes what a connection answers to one more join.
+    JoinAnswer,
 }
 
 /// A program of the BPF object, and its hook.
@@ -119,6 +123,8 @@ pub enum When {
     Always,
     /// If the function that decides fallbacks takes the cause as an argument.
     HasCauseParameter,
+    /// Unless the kernel has MPTCP for IPv4 only.
+    HasIpv6,
     /// If no earlier row has taken this place.
     Without(&'static str),
     /// If earlier rows have taken all of these.

@@ -1,8 +1,8 @@
 //! Compares the sessions in the documents with replays, and checks the names of what can be played.
 //!
 //! A block that follows `<!-- replay FILE WORDS... -->` must equal the output of that replay on a
-//! terminal of [`COLUMNS`] columns, after the command if the block begins with one;
-//! `UPDATE_GOLDENS=1` updates the blocks.
+//! terminal of [`COLUMNS`] columns, after the command if the block begins with one; one that follows
+//! `<!-- pair CLIENT SERVER -->` that of the comparison. `UPDATE_GOLDENS=1` updates the blocks.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -13,7 +13,7 @@ const COLUMNS: &str = "128";
 
 /// The pages, and how many sessions each has at least.
 const PAGES: [(&str, usize); 3] = [
-    ("docs/debugging.md", 6),
+    ("docs/debugging.md", 15),
     ("README.md", 1),
     ("contrib/package/README.md", 1),
 ];
@@ -22,15 +22,19 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The output on a terminal, without colours.
-fn replayed(words: &str) -> String {
-    let mut words = words.split(' ');
-    let capture = root().join("captures/sessions").join(words.next().unwrap());
-    let words: Vec<&str> = words.collect();
+/// The output on a terminal, without colours: names of captures come first.
+fn printed(verb: &str, words: &str) -> String {
+    let options: &[&str] = match verb {
+        "replay" => &["--utc", "--header"],
+        "pair" => &["--utc"],
+        _other => &[],
+    };
+    let words: Vec<&str> = words.split(' ').collect();
     let output = Command::new(env!("CARGO_BIN_EXE_mptcp-trace"))
-        .args(["replay", "--utc", "--header"])
+        .arg(verb)
+        .args(options)
         .env("COLUMNS", COLUMNS)
-        .arg(&capture)
+        .current_dir(root().join("captures/sessions"))
         .args(&words)
         .output()
         .unwrap();
@@ -42,7 +46,8 @@ fn replayed(words: &str) -> String {
 
 #[test]
 fn the_sessions_print_what_the_pages_show() {
-    const MARK: &str = "<!-- replay ";
+    const VERBS: [&str; 2] = ["replay", "pair"];
+    const MARK: &str = "<!-- ";
     for (page, sessions_min) in PAGES {
         let path = root().join(page);
         let page = fs::read_to_string(&path).unwrap();
@@ -50,6 +55,14 @@ fn the_sessions_print_what_the_pages_show() {
         let mut anew = parts.next().unwrap().to_owned();
         let mut sessions = 0;
         for part in parts {
+            let verb = VERBS
+                .into_iter()
+                .find(|verb| part.starts_with(&format!("{verb} ")));
+            let Some(verb) = verb else {
+                anew.push_str(&format!("{MARK}{part}"));
+                continue;
+            };
+            let part = &part[verb.len() + 1..];
             let (words, rest) = part.split_once(" -->\n```\n").unwrap();
             let (block, after) = rest
                 .split_once("```\n")
@@ -59,8 +72,8 @@ fn the_sessions_print_what_the_pages_show() {
                 Some(_) | None => String::new(),
             };
             anew.push_str(&format!(
-                "{MARK}{words} -->\n```\n{command}{}```\n{after}",
-                replayed(words)
+                "{MARK}{verb} {words} -->\n```\n{command}{}```\n{after}",
+                printed(verb, words)
             ));
             sessions += 1;
         }

@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use mptcp_trace::model::{SensorId, Verdict};
+use mptcp_trace::model::{NeverTried, SensorId, Verdict, find_cause};
 
 const PAGE: &str = include_str!("../../docs/output.md");
 
@@ -32,6 +32,45 @@ fn every_sensor_is_documented_and_no_other() {
     let line = PAGE.lines().find(|line| of_name(line)).unwrap();
     let documented: BTreeSet<&str> = line.split('`').skip(1).step_by(2).skip(1).collect();
     let known = SensorId::ALL.map(SensorId::name);
+    assert_eq!(documented, BTreeSet::from(known));
+}
+
+/// The texts between quotes in code, without its tests.
+fn texts(code: &str) -> Vec<String> {
+    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+    let lines = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    lines
+        .flat_map(|line| line.split('"').skip(1).step_by(2).map(str::to_owned))
+        .collect()
+}
+
+#[test]
+fn every_cause_that_the_decoder_names_is_explained() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/decode/path/why.rs");
+    let named: Vec<String> = texts(&fs::read_to_string(path).unwrap())
+        .into_iter()
+        .filter(|it| !it.contains(' '))
+        .collect();
+    assert!(named.len() > 40, "{named:?}");
+    for name in named {
+        let found = find_cause(&name).map(|it| it.name);
+        assert_eq!(found, Some(name.as_str()));
+    }
+}
+
+#[test]
+fn every_reason_for_a_single_path_is_documented() {
+    let row = PAGE
+        .lines()
+        .find(|line| line.starts_with("| `never_tried`"));
+    let documented: BTreeSet<&str> = row.unwrap().split('`').skip(3).step_by(2).collect();
+    let known = NeverTried::ALL.map(NeverTried::name);
+    let documented: BTreeSet<&str> = documented
+        .into_iter()
+        .filter(|it| *it != "mptcp-trace explain")
+        .collect();
     assert_eq!(documented, BTreeSet::from(known));
 }
 

@@ -38,8 +38,14 @@ fn captures() -> Vec<PathBuf> {
 }
 
 fn replay(capture: &Path, how: &str) -> String {
+    // The lines about paths that work are printed on request.
+    let kinds: &[&str] = match capture.file_stem().unwrap().to_str() {
+        Some("paths") => &["--kind", "all"],
+        _ => &[],
+    };
     let output = Command::new(env!("CARGO_BIN_EXE_mptcp-trace"))
         .args(["replay", how])
+        .args(kinds)
         .arg(capture)
         .output()
         .unwrap();
@@ -126,6 +132,10 @@ fn captures_contain_only_processes_of_the_lab() {
         [
             "10.77.0.1",
             "10.77.0.2",
+            "10.78.0.1",
+            "10.78.0.2",
+            "10.77.1.1",
+            "10.77.5.2",
             "fd77::1",
             "fd77::2",
             "127.0.0.1",

@@ -160,6 +160,7 @@ fn surroundings(kernel: &Kernel) -> Surroundings {
         ),
         kprobes: Fact::Yes,
         pid_namespace: None,
+        visits_all_tasks: true,
         preemptible: Preemptible::default(),
         cpus: Some(2),
     }
@@ -500,6 +501,6 @@ fn registers_have_the_names_of_the_kernels_architecture() {
             "{}",
             kernel.name
         );
-        assert_eq!(missing(Architecture::X86_64).len(), 6, "{}", kernel.name);
+        assert_eq!(missing(Architecture::X86_64).len(), 11, "{}", kernel.name);
     }
 }

@@ -1,4 +1,5 @@
-//! Memory use is bounded: a million connections need no more than a hundred thousand.
+//! Memory use is bounded: a million connections need no more than a hundred thousand, and no more do
+//! joins that are refused.
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test")]
 
@@ -6,15 +7,26 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     fs::File,
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use mptcp_trace::{
+    aggregation::{GROUPS_MAX, Sums},
     capture::{Frame, Reader},
     correlate::{Correlator, Limits},
     decode::{Observation, decode},
     enrich::{self, CgroupCache},
-    model::{Event, Facts},
+    model::{
+        By, CauseCertainty, Event, Facts, Family, Finding, Marks, Path as Subflow, PathEvent,
+        PathKind, PathRole, Place, Protocol, Rung, SensorId, SensorState, Socket, SocketId,
+        TcpState,
+    },
+    observe::Observer as _,
+    serve::counters::Shared,
 };
 use mptcp_trace_common::record::{ConnRecord, Kind, QueryRecord};
 use zerocopy::{FromBytes as _, IntoBytes as _};
@@ -42,6 +54,9 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
+
+/// The allocated bytes are those of one test.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Maximum number of tracked connections.
 const REMEMBERED: usize = 50_000;
@@ -71,7 +86,11 @@ fn templates() -> (Facts, ConnRecord, QueryRecord) {
             Frame::Record(bytes) if bytes.starts_with(Kind::QUERY.as_bytes()) => {
                 query = QueryRecord::read_from_bytes(&bytes).ok();
             }
-            Frame::Record(_) | Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..) => {}
+            Frame::Record(_)
+            | Frame::Place(..)
+            | Frame::Pod(..)
+            | Frame::Clock(_)
+            | Frame::Missed(..) => {}
             Frame::End(_) | Frame::CutOff => break,
         }
     }
@@ -111,13 +130,18 @@ impl Source {
             | Observation::Canary(_)
             | Observation::CanaryConnection(_)
             | Observation::Change(_)
-            | Observation::CanaryChange(_)) => panic!("{other:?} was never written"),
+            | Observation::CanaryChange(_)
+            | Observation::Path(_)
+            | Observation::CanaryPath(_)
+            | Observation::Packet(..)
+            | Observation::PathReading(_)) => panic!("{other:?} was never written"),
         }
     }
 }
 
 #[test]
 fn a_million_connections_need_no_more_than_a_tenth_of_them() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (facts, fallback, query) = templates();
     let mut source = Source {
         facts: facts.clone(),
@@ -153,5 +177,143 @@ fn a_million_connections_need_no_more_than_a_tenth_of_them() {
     correlator.cut_off(&facts, &mut ready);
     assert_eq!(correlator.remembered(), REMEMBERED);
     assert_eq!(correlator.evicted(), CONNECTIONS - REMEMBERED as u64);
+    println!("{when_full} bytes when full, {at_the_end} at the end");
+}
+
+/// A join from an address that nobody has used before, for a connection that does not exist.
+fn refused_join(number: u32) -> Finding {
+    let [a, b, c, d] = number.to_be_bytes();
+    let at = Duration::from_micros(number.into());
+    let path = Subflow {
+        kind: PathKind::Failed,
+        at,
+        path: None,
+        connection: None,
+        socket: Socket {
+            id: SocketId(0),
+            inode: None,
+            netns: 1,
+            protocol: Protocol::Tcp,
+            family: Family::Ipv6,
+            state: TcpState::CLOSE,
+            local: ([10, 0, c, d], 443).into(),
+            remote: (
+                [
+                    0x2001,
+                    0xdb8,
+                    (u16::from(a) << 8) | u16::from(b),
+                    0,
+                    0,
+                    0,
+                    c.into(),
+                    d.into(),
+                ],
+                1,
+            )
+                .into(),
+        },
+        netns_cookie: 0,
+        owner: None,
+        unaccepted: false,
+        admitted: true,
+        removed_ids: Vec::new(),
+        role: PathRole::Join,
+        side: None,
+        local_id: None,
+        remote_id: None,
+        backup_here: false,
+        backup_peer: false,
+        is_mptcp: true,
+        began_at: Some(at),
+        up_at: None,
+        was_reported_up: false,
+        // As if a peer could choose it.
+        cause: Some(format!("cause {number}").into()),
+        known: CauseCertainty::Inferred,
+        decided_by: None,
+        reset: None,
+        errno: None,
+        ledger: None,
+        manager: None,
+        token: number,
+        is_stale: false,
+        existing: false,
+        late: false,
+        rung: Rung::Fexit,
+        marks: Marks::default(),
+        rst_received: false,
+        rst_sent: false,
+    };
+    Finding::Path(Box::new(PathEvent {
+        path,
+        time: SystemTime::UNIX_EPOCH + at,
+        place: Place::default(),
+        of_connection: None,
+        packet: None,
+    }))
+}
+
+#[test]
+fn a_flood_of_refused_joins_takes_no_memory_beyond_the_tables() {
+    const JOINS_FULL: u32 = 20_000;
+    const JOINS: u32 = 200_000;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let facts = Facts {
+        sensors: vec![SensorState {
+            sensor: SensorId::Subflow,
+            rung: Rung::Fexit,
+            probes: Vec::new(),
+            limits: Vec::new(),
+        }],
+        ..templates().0
+    };
+    let all = [
+        By::Process,
+        By::Cause,
+        By::Dest,
+        By::Netns,
+        By::Cgroup,
+        By::Verdict,
+        By::Path,
+        By::Endpoint,
+        By::Interface,
+    ];
+    let mut sums = Sums::new(&all);
+    let mut counters = Shared::new(None, &facts);
+    let before = ALLOCATED_BYTES.load(Ordering::Relaxed);
+    let mut when_full = 0;
+    for number in 0..JOINS {
+        let finding = refused_join(number);
+        sums.add(&finding, &|_| None);
+        counters.finding(&finding, &|_| None);
+        if number == JOINS_FULL {
+            when_full = ALLOCATED_BYTES.load(Ordering::Relaxed) - before;
+        }
+    }
+    let at_the_end = ALLOCATED_BYTES.load(Ordering::Relaxed) - before;
+    assert!(when_full > 1000, "the tables are empty");
+    assert!(
+        at_the_end <= when_full + SLACK_BYTES,
+        "{when_full} bytes after {JOINS_FULL} joins, {at_the_end} after {JOINS}"
+    );
+    for table in sums.tables() {
+        assert!(table.rows.len() <= GROUPS_MAX / 2, "{:?}", table.by);
+        let rows = table.rows.iter().map(|row| &row.sum);
+        let failed: u64 = rows.chain(&table.others).map(|it| it.paths.failed).sum();
+        let wanted = match table.by {
+            By::Verdict => 0,
+            By::Process
+            | By::Cause
+            | By::Dest
+            | By::Netns
+            | By::Cgroup
+            | By::Path
+            | By::Endpoint
+            | By::Interface => u64::from(JOINS),
+        };
+        assert_eq!(failed, wanted, "{:?}", table.by);
+    }
+    let unknown = counters.with(|it| it.paths.paths[&("failed", "join", "unknown")]);
+    assert_eq!(unknown, u64::from(JOINS));
     println!("{when_full} bytes when full, {at_the_end} at the end");
 }

@@ -20,7 +20,7 @@ use aya_ebpf::{macros::xdp, programs::XdpContext};
 /// ingress device's index, so one loaded program serves any number of middleboxes at the same time.
 #[xdp]
 fn middlebox(context: XdpContext) -> u32 {
-    treat::treat(&context)
+    treat::treat::<false>(&context)
 }
 
 /// Licence of the object, the same as the tracer's.

@@ -1,17 +1,20 @@
 //! Applies the orders of a middlebox to one packet.
 
-use core::cell::UnsafeCell;
+use core::{cell::UnsafeCell, hint::black_box};
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_DROP, XDP_PASS},
+    bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
     macros::map,
     maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap},
     programs::XdpContext,
 };
 
 use crate::{
-    segment::{Flow, OPTIONS_BYTES_MAX, Segment, TCP_BYTES_MIN},
-    wire::{DEEDS, DEVICES_MAX, DROPPED, FLIPPED, Orders, SHORTENED, SKEWED, STRIPPED},
+    segment::{Flow, OPTIONS_BYTES_MAX, Segment, TCP_BYTES_MIN, turn_into_rst},
+    wire::{
+        DEEDS, DEVICES_MAX, DROPPED, FLIPPED, MIRRORED, Orders, REJECTED, RENUMBERED, SHORTENED,
+        SKEWED, SPOILT, STRIPPED,
+    },
 };
 
 /// Orders, by index of the ingress device.
@@ -25,6 +28,21 @@ static DONE: PerCpuHashMap<u32, [u64; DEEDS]> = PerCpuHashMap::with_max_entries(
 /// Data packets so far, by connection and direction.
 #[map]
 static COUNTS: LruHashMap<At, u32> = LruHashMap::with_max_entries(16_384, 0);
+
+/// MPTCP options of SYNs, by connection and direction, and number of the mirror.
+#[map]
+static ECHOES: LruHashMap<At, Echo> = LruHashMap::with_max_entries(4_096, 0);
+
+/// Maximum length of the MPTCP option of a SYN.
+const ECHO_BYTES_MAX: usize = 12;
+
+/// The MPTCP option of a SYN.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Echo {
+    length: u32,
+    bytes: [u8; ECHO_BYTES_MAX],
+}
 
 /// A connection and direction at one device: middleboxes share their addresses.
 #[derive(Clone, Copy)]
@@ -41,13 +59,19 @@ const END: u8 = 0;
 const PADDING: u8 = 1;
 /// Subtypes of the MPTCP option.
 const MP_CAPABLE: u8 = 0;
+const MP_JOIN: u8 = 1;
 const DSS: u8 = 2;
+/// Offset of the token, or of the HMAC, in an `MP_JOIN` option.
+const JOIN_PROOF: usize = 4;
 /// Flags of a DSS option: data ACK present, data ACK is 8 bytes, mapping present, data sequence
 /// number is 8 bytes.
 const HAS_ACK: u8 = 0x01;
 const LONG_ACK: u8 = 0x02;
 const HAS_MAPPING: u8 = 0x04;
 const LONG_SEQUENCE: u8 = 0x08;
+
+/// Room for the options and what is behind them, a power of two.
+pub(crate) const ROOM: usize = 64;
 
 /// The options of a segment, and the results of parsing them.
 ///
@@ -63,12 +87,23 @@ struct Notes {
     kind: Note,
     /// Bit N: byte N belongs to an MPTCP option.
     mptcp: Note,
+    /// Bit N: byte N belongs to a DSS option.
+    dss_bytes: Note,
+    /// Index of the first MPTCP option, and its length; 0 if absent.
+    first: Note,
+    first_length: Note,
+    /// Subtype of the current MPTCP option.
+    subtype: Note,
     /// Not 0: an `MP_CAPABLE` option is present.
     capable: Note,
     /// Offset of a DSS option in the segment; 0 if absent.
     dss: Note,
-    /// The options, with room to look two bytes ahead without a bounds check.
-    options: UnsafeCell<[u8; OPTIONS_BYTES_MAX + 2]>,
+    /// Offset of an `MP_JOIN` option in the segment; 0 if absent.
+    join: Note,
+    /// The options, with room to look ahead without a bounds check.
+    options: UnsafeCell<[u8; ROOM]>,
+    /// The options that replace them.
+    kept: UnsafeCell<[u8; ROOM]>,
 }
 
 // SAFETY: each CPU has its own slot; no other user of it can interrupt this program there.
@@ -96,9 +131,11 @@ impl Note {
 #[map]
 static NOTES: PerCpuArray<Notes> = PerCpuArray::with_max_entries(1, 0);
 
-/// Handles one packet and returns the XDP action.
+/// Handles one packet and returns the XDP action. Without `MORE` it ignores orders that cost the
+/// verifier too much for an emulated machine: `compact`, `strip_dss`, `drop_option_syn`, `mirror` and
+/// the numbers to add.
 #[inline(always)]
-pub(crate) fn treat(context: &XdpContext) -> u32 {
+pub(crate) fn treat<const MORE: bool>(context: &XdpContext) -> u32 {
     // SAFETY: the context is the one that the kernel passed to the program.
     let device = unsafe { (*context.ctx).ingress_ifindex };
     let (Some(notes), Some(orders)) = (NOTES.get(0), ORDERS.get_ptr(device)) else {
@@ -109,10 +146,31 @@ pub(crate) fn treat(context: &XdpContext) -> u32 {
     let Some(mut segment) = Segment::parse(context) else {
         return XDP_PASS;
     };
-    walk(context, &segment, notes);
+    let drops = match segment.is_syn {
+        true => orders.drop_all | orders.drop_syn,
+        false => orders.drop_all | orders.drop_rest,
+    };
+    if drops != 0 {
+        done(device, DROPPED);
+        return XDP_DROP;
+    }
+    if orders.reject != 0 && !segment.is_rst && turn_into_rst(context) {
+        done(device, REJECTED);
+        return XDP_TX;
+    }
+    walk::<MORE>(context, &segment, notes);
     let count = count(&segment, device);
     let is_first = segment.is_syn && orders.is_to_server != 0;
     if notes.capable.get() != 0 && is_first && orders.drop_capable_syn != 0 {
+        done(device, DROPPED);
+        return XDP_DROP;
+    }
+    if MORE
+        && orders.drop_option_syn != 0
+        && segment.is_syn
+        && !segment.is_ack
+        && notes.mptcp.get() != 0
+    {
         done(device, DROPPED);
         return XDP_DROP;
     }
@@ -123,8 +181,34 @@ pub(crate) fn treat(context: &XdpContext) -> u32 {
     };
     // The mask only gives the verifier its bound: a header is shorter than 64 bytes.
     let dss = (notes.dss.get() & 0x3f) as usize;
-    if strips {
-        strip(&mut segment, notes.mptcp.get(), device);
+    let join = (notes.join.get() & 0x3f) as usize;
+    let spoils_join = match segment.is_syn {
+        true => orders.spoil_join_syn,
+        false => orders.spoil_join_ack,
+    };
+    // The options that are stripped.
+    let mask = match strips {
+        true => notes.mptcp.get(),
+        false if MORE && orders.strip_dss != 0 => notes.dss_bytes.get(),
+        false if MORE && orders.mirror != 0 && segment.is_syn => {
+            mirror(&mut segment, notes, orders, device)
+        }
+        false => 0,
+    };
+    if MORE && orders.sequence_add | orders.acknowledgement_add != 0 {
+        renumber(&mut segment, orders, device);
+    }
+    if MORE && mask != 0 && (orders.compact | orders.mirror) != 0 {
+        remove(context, segment, notes, mask, device);
+        return XDP_PASS;
+    }
+    if mask != 0 {
+        strip(&mut segment, mask, device);
+    } else if join != 0 && spoils_join != 0 {
+        if let Some(byte) = segment.get(join + JOIN_PROOF) {
+            segment.put(join + JOIN_PROOF, !byte);
+            done(device, SPOILT);
+        }
     } else if dss != 0 {
         spoil(&mut segment, dss, count, orders, device);
     }
@@ -162,8 +246,16 @@ fn count(segment: &Segment, device: u32) -> u32 {
 ///
 /// One loop over the bytes: nested loops over options and bytes would exceed the verifier's limit.
 #[inline(always)]
-fn walk(context: &XdpContext, segment: &Segment, notes: &Notes) {
-    for note in [&notes.left, &notes.mptcp, &notes.capable, &notes.dss] {
+fn walk<const MORE: bool>(context: &XdpContext, segment: &Segment, notes: &Notes) {
+    for note in [
+        &notes.left,
+        &notes.mptcp,
+        &notes.capable,
+        &notes.dss,
+        &notes.join,
+        &notes.dss_bytes,
+        &notes.first_length,
+    ] {
         note.set(0);
     }
     let length = segment.load_options(context, notes.options.get().cast());
@@ -174,11 +266,14 @@ fn walk(context: &XdpContext, segment: &Segment, notes: &Notes) {
         if index as u64 >= notes.length.get() {
             break;
         }
-        if notes.left.get() == 0 && !begin(options, index, notes) {
+        if notes.left.get() == 0 && !begin::<MORE>(options, index, notes) {
             break;
         }
         if notes.kind.get() == u64::from(MPTCP) {
             notes.mptcp.set(notes.mptcp.get() | 1 << index);
+            if MORE && notes.subtype.get() == u64::from(DSS) {
+                notes.dss_bytes.set(notes.dss_bytes.get() | 1 << index);
+            }
         }
         notes.left.set(notes.left.get() - 1);
     }
@@ -186,7 +281,7 @@ fn walk(context: &XdpContext, segment: &Segment, notes: &Notes) {
 
 /// Starts parsing the option at this index; false at the end of the list.
 #[inline(always)]
-fn begin(options: &[u8; OPTIONS_BYTES_MAX + 2], index: usize, notes: &Notes) -> bool {
+fn begin<const MORE: bool>(options: &[u8; ROOM], index: usize, notes: &Notes) -> bool {
     let [kind, option_length, subtype] = [options[index], options[index + 1], options[index + 2]];
     let option_length = match kind {
         PADDING => 1,
@@ -200,8 +295,16 @@ fn begin(options: &[u8; OPTIONS_BYTES_MAX + 2], index: usize, notes: &Notes) -> 
     notes.left.set(option_length.into());
     notes.kind.set(kind.into());
     if kind == MPTCP {
+        if MORE {
+            notes.subtype.set((subtype >> 4).into());
+        }
+        if MORE && notes.first_length.get() == 0 {
+            notes.first.set(index as u64);
+            notes.first_length.set(option_length.into());
+        }
         match subtype >> 4 {
             MP_CAPABLE => notes.capable.set(1),
+            MP_JOIN => notes.join.set((TCP_BYTES_MIN + index) as u64),
             DSS => notes.dss.set((TCP_BYTES_MIN + index) as u64),
             _ => {}
         }
@@ -225,6 +328,114 @@ fn strip(segment: &mut Segment, mptcp: u64, device: u32) {
         }
     }
     done(device, STRIPPED);
+}
+
+/// Removes options: those behind them move up. A packet without payload becomes shorter, if the
+/// header's length can say so; in others the list ends earlier.
+#[inline(always)]
+fn remove(context: &XdpContext, mut segment: Segment, notes: &Notes, mask: u64, device: u32) {
+    // SAFETY: nothing else reads or writes the options here.
+    let options = unsafe { &*notes.options.get() };
+    // SAFETY: as above.
+    let kept = unsafe { &mut *notes.kept.get() };
+    *kept = *options;
+    let length = notes.length.get();
+    notes.left.set(0);
+    for (index, byte) in options.iter().enumerate().take(OPTIONS_BYTES_MAX) {
+        if index as u64 >= length {
+            break;
+        }
+        if mask >> index & 1 == 0 {
+            kept[within(notes.left.get() as usize)] = *byte;
+            notes.left.set(notes.left.get() + 1);
+        }
+    }
+    let removed = length.wrapping_sub(notes.left.get());
+    for _ in 0..OPTIONS_BYTES_MAX {
+        if notes.left.get() >= length {
+            break;
+        }
+        kept[within(notes.left.get() as usize)] = END;
+        notes.left.set(notes.left.get() + 1);
+    }
+    segment.store_options(context, length as usize, options, kept);
+    done(device, STRIPPED);
+    if !segment.has_payload && removed.is_multiple_of(4) && removed - 1 < OPTIONS_BYTES_MAX as u64 {
+        segment.cut(context, removed as usize);
+    } else {
+        segment.correct_checksum();
+    }
+}
+
+/// Keeps the MPTCP option of a SYN; puts it into the options of the SYN/ACK, and returns which bytes
+/// of these are not needed any more.
+#[inline(always)]
+fn mirror(segment: &mut Segment, notes: &Notes, orders: &Orders, device: u32) -> u64 {
+    let (first, length) = (notes.first.get(), notes.first_length.get());
+    if length == 0 || first >= OPTIONS_BYTES_MAX as u64 {
+        return 0;
+    }
+    // SAFETY: nothing else reads or writes the options here.
+    let options = unsafe { &mut *notes.options.get() };
+    let device_of_both = orders.mirror;
+    if !segment.is_ack {
+        let mut echo = Echo {
+            length: length as u32,
+            bytes: [0; ECHO_BYTES_MAX],
+        };
+        for (index, byte) in echo.bytes.iter_mut().enumerate() {
+            *byte = options[within(first as usize + index)];
+        }
+        let at = At {
+            flow: segment.flow,
+            device: device_of_both,
+        };
+        // Cannot be full: an LRU map evicts the least recently used entry.
+        let _full = ECHOES.insert(at, echo, 0);
+        return 0;
+    }
+    let at = At {
+        flow: segment.flow.reversed(),
+        device: device_of_both,
+    };
+    let Some(echo) = ECHOES.get_ptr(at) else {
+        return 0;
+    };
+    // SAFETY: the pointer is into the map's value.
+    let echo = unsafe { &*echo };
+    let own = u64::from(echo.length);
+    if own > length || own > ECHO_BYTES_MAX as u64 {
+        return 0;
+    }
+    for (index, byte) in echo.bytes.iter().enumerate() {
+        if (index as u64) < own {
+            // In the packet too: `remove` compares the two.
+            let at = within(first as usize + index);
+            options[at] = *byte;
+            segment.put(TCP_BYTES_MIN + at, *byte);
+        }
+    }
+    done(device, MIRRORED);
+    let kept = ((1_u64 << (own & 0x1f)) - 1) << (first & 0x3f);
+    notes.mptcp.get() & !kept
+}
+
+/// The index, with a bound that the compiler keeps for the verifier.
+#[inline(always)]
+fn within(index: usize) -> usize {
+    black_box(index) & (ROOM - 1)
+}
+
+/// Changes the sequence number, and the acknowledgement number of the other direction's.
+#[inline(always)]
+fn renumber(segment: &mut Segment, orders: &Orders, device: u32) {
+    const SEQUENCE: usize = 4;
+    const ACKNOWLEDGEMENT: usize = 8;
+    segment.add(SEQUENCE, orders.sequence_add);
+    if segment.is_ack {
+        segment.add(ACKNOWLEDGEMENT, orders.acknowledgement_add);
+    }
+    done(device, RENUMBERED);
 }
 
 /// Corrupts a DSS option as ordered. A DSS option without a mapping stays unchanged.

@@ -19,6 +19,31 @@ pub(crate) struct Orders {
     pub(crate) shorten_from: u32,
     /// Corrupt the DSS subflow sequence number, starting at this data packet.
     pub(crate) skew_from: u32,
+    /// Not 0: drop every packet with SYN.
+    pub(crate) drop_syn: u32,
+    /// Not 0: drop every packet.
+    pub(crate) drop_all: u32,
+    /// Not 0: drop every packet without SYN.
+    pub(crate) drop_rest: u32,
+    /// Not 0: answer every packet with an RST that has no MPTCP option.
+    pub(crate) reject: u32,
+    /// Not 0: corrupt the token or the HMAC of `MP_JOIN` in packets with SYN.
+    pub(crate) spoil_join_syn: u32,
+    /// Not 0: corrupt the HMAC of `MP_JOIN` in packets without SYN.
+    pub(crate) spoil_join_ack: u32,
+    /// Not 0: stripped options leave no NOPs; the options behind them move up.
+    pub(crate) compact: u32,
+    /// Not 0: strip DSS from every packet.
+    pub(crate) strip_dss: u32,
+    /// Not 0: drop SYNs that carry any MPTCP option.
+    pub(crate) drop_option_syn: u32,
+    /// Not 0: replace the MPTCP option of a SYN/ACK by that of its SYN. Both directions of a
+    /// middlebox have the same number, no other one has it.
+    pub(crate) mirror: u32,
+    /// Added to the sequence number of each packet, modulo 2^32.
+    pub(crate) sequence_add: u32,
+    /// Added to the acknowledgement number of each packet that has one.
+    pub(crate) acknowledgement_add: u32,
 }
 
 /// Maximum number of devices of one loaded object: two for each middlebox.
@@ -38,5 +63,13 @@ pub(crate) const FLIPPED: usize = 2;
 pub(crate) const SHORTENED: usize = 3;
 /// Index into a value of `DONE`: packets with a corrupted subflow sequence number.
 pub(crate) const SKEWED: usize = 4;
+/// Index into a value of `DONE`: packets answered with an RST.
+pub(crate) const REJECTED: usize = 5;
+/// Index into a value of `DONE`: packets with a corrupted `MP_JOIN` option.
+pub(crate) const SPOILT: usize = 6;
+/// Index into a value of `DONE`: SYN/ACKs with the MPTCP option of the SYN.
+pub(crate) const MIRRORED: usize = 7;
+/// Index into a value of `DONE`: packets with another sequence number.
+pub(crate) const RENUMBERED: usize = 8;
 /// Number of counters in a value of `DONE`.
-pub(crate) const DEEDS: usize = 5;
+pub(crate) const DEEDS: usize = 9;

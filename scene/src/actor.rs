@@ -28,7 +28,7 @@ use crate::{
     lines::write_line,
     net::{self, Endpoint, Family, Kind},
     option::Attempt,
-    query::{Api, ask},
+    query::{Api, ask, token},
     sys,
 };
 
@@ -112,6 +112,13 @@ pub enum Order {
         /// Number of bytes.
         bytes: usize,
     },
+    /// Start a thread that sends this number of bytes; errors are ignored.
+    Pour {
+        /// Name of the socket.
+        socket: String,
+        /// Number of bytes.
+        bytes: usize,
+    },
     /// Receive until this number of bytes has arrived or the timeout expires.
     Recv {
         /// Name of the socket.
@@ -127,6 +134,11 @@ pub enum Order {
         socket: String,
         /// API to query with.
         api: Api,
+    },
+    /// Read the token of a connection.
+    Token {
+        /// Name of the socket.
+        socket: String,
     },
     /// Set or get a socket option.
     Try {
@@ -146,6 +158,11 @@ pub enum Order {
     Polled,
     /// Close a socket.
     Close {
+        /// Name of the socket.
+        socket: String,
+    },
+    /// Close a socket without lingering: what is not yet acknowledged is discarded.
+    Abort {
         /// Name of the socket.
         socket: String,
     },
@@ -211,6 +228,8 @@ pub struct Done {
     /// Answer to `TCP_IS_MPTCP`: `1`, `0`, or the name of an errno; from a poller, all answers in
     /// order, with consecutive repeats collapsed. Of an option: `ok`, or the name of an errno.
     pub answer: Option<String>,
+    /// Token of the connection.
+    pub token: Option<u32>,
 }
 
 /// Carries out orders until stdin is closed.
@@ -320,6 +339,12 @@ impl Company {
                 told(socket)
             }
             Order::Send { socket, bytes } => send(self.get(&socket)?, bytes)?,
+            Order::Pour { socket, bytes } => {
+                let socket = self.get(&socket)?.try_clone();
+                let socket = socket.context("cannot share a socket with a thread")?;
+                thread::spawn(move || send(&socket, bytes));
+                me()
+            }
             Order::Recv {
                 socket,
                 bytes,
@@ -336,6 +361,10 @@ impl Company {
                     ..told(socket)
                 }
             }
+            Order::Token { socket } => Done {
+                token: Some(token(self.get(&socket)?.as_raw_fd())?),
+                ..me()
+            },
             Order::Try { socket, attempt } => {
                 let socket = self.get(&socket)?;
                 Done {
@@ -359,6 +388,13 @@ impl Company {
             Order::Close { socket } => {
                 let closed = self.sockets.remove(&socket);
                 ensure!(closed.is_some(), "there is no socket {socket}");
+                me()
+            }
+            Order::Abort { socket } => {
+                self.get(&socket)?
+                    .set_linger(Some(Duration::ZERO))
+                    .context("cannot change how a socket closes")?;
+                self.sockets.remove(&socket);
                 me()
             }
             Order::CloseAll => {

@@ -1,13 +1,14 @@
 //! Network namespaces and their interfaces.
 
-use std::{io, os::fd::AsRawFd as _};
+use std::{fs, io, os::fd::AsRawFd as _};
 
 use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, socket_with},
     thread::{UnshareFlags, unshare_unsafe},
 };
 
-/// Moves this thread into a new network namespace with loopback up.
+/// Moves this thread into a new network namespace with loopback up and MPTCP switched on: some
+/// distributions' kernels, such as RHEL's, start a namespace without it.
 ///
 /// # Errors
 ///
@@ -15,6 +16,11 @@ use rustix::{
 pub fn enter_network_namespace() -> io::Result<()> {
     // SAFETY: only the network namespace of this thread changes.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+    match fs::write("/proc/sys/net/mptcp/enabled", "1") {
+        // A kernel without MPTCP.
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {}
+        written => written?,
+    }
     bring_up("lo")
 }
 
@@ -24,8 +30,21 @@ pub fn enter_network_namespace() -> io::Result<()> {
 ///
 /// Fails if no interface has that name.
 pub fn bring_up(name: &str) -> io::Result<()> {
+    set_flags(name, libc::IFF_UP | libc::IFF_RUNNING)
+}
+
+/// Brings an interface down.
+///
+/// # Errors
+///
+/// Fails if no interface has that name.
+pub fn bring_down(name: &str) -> io::Result<()> {
+    set_flags(name, 0)
+}
+
+fn set_flags(name: &str, flags: libc::c_int) -> io::Result<()> {
     let mut request = interface(name);
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: this command reads flags from the request, and no pointer.
     unsafe { ioctl_interface(libc::SIOCSIFFLAGS, &mut request) }
 }
@@ -35,7 +54,7 @@ pub(crate) fn interface(name: &str) -> libc::ifreq {
     // SAFETY: an all-zero ifreq is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *slot = byte.cast_signed();
+        *slot = libc::c_char::from_ne_bytes([byte]);
     }
     request
 }

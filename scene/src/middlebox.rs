@@ -8,7 +8,7 @@ use std::{
     fs::File,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd as _, BorrowedFd},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::Context as _;
@@ -34,9 +34,15 @@ use crate::{
 #[path = "../../scene-ebpf/src/wire.rs"]
 mod wire;
 
-use wire::{DEEDS, DROPPED, FLIPPED, Orders, SHORTENED, SKEWED, STRIPPED};
+use wire::{
+    DEEDS, DROPPED, FLIPPED, MIRRORED, Orders, REJECTED, RENUMBERED, SHORTENED, SKEWED, SPOILT,
+    STRIPPED,
+};
 
-/// The compiled XDP program; `cargo xtask bpf --check` proves that it matches its source.
+/// The compiled XDP programs; `cargo xtask bpf --check` proves that they match their source.
+#[cfg(feature = "askers")]
+static BOXES: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/mptcp-boxes.o"));
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/bpf/mptcp-middlebox.o"
@@ -58,17 +64,102 @@ pub struct Done {
     pub shortened: u64,
     /// Packets with a corrupted DSS subflow sequence number.
     pub skewed: u64,
+    /// Packets answered with an RST.
+    pub rejected: u64,
+    /// Packets with a corrupted `MP_JOIN` option.
+    pub spoilt: u64,
+    /// SYN/ACKs with the MPTCP option of the SYN.
+    pub mirrored: u64,
+    /// Packets with other sequence numbers.
+    pub renumbered: u64,
 }
 
-/// Two network namespaces and the pair of devices that joins them. The kernel removes them once
+impl Done {
+    fn of(sums: [u64; DEEDS]) -> Self {
+        Self {
+            stripped: sums[STRIPPED],
+            dropped: sums[DROPPED],
+            flipped: sums[FLIPPED],
+            shortened: sums[SHORTENED],
+            skewed: sums[SKEWED],
+            rejected: sums[REJECTED],
+            spoilt: sums[SPOILT],
+            mirrored: sums[MIRRORED],
+            renumbered: sums[RENUMBERED],
+        }
+    }
+}
+
+/// Two network namespaces and the pairs of devices that join them. The kernel removes them once
 /// this value is dropped, or its process killed, and no process is left inside.
 pub struct Middlebox {
     near: File,
     far: File,
-    /// Device index at the client's end and at the server's; unique among all middleboxes.
+    /// One for each pair of devices.
+    taps: Vec<Tap>,
+}
+
+/// The program at two devices: at one arrives what comes from the client, at the other what comes
+/// from the server.
+pub(crate) struct Tap {
+    /// Index of the device at which the server's packets arrive, and the client's; unique among all
+    /// middleboxes of the process.
     devices: [u32; 2],
+    program: Program,
     /// The program stays attached as long as these links live.
     _links: [XdpLink; 2],
+}
+
+impl Tap {
+    /// Attaches the program to the device at which the server's packets arrive, and to the one at
+    /// which the client's do: each by its namespace and name.
+    pub(crate) fn new(
+        program: Program,
+        [near, far]: [(BorrowedFd<'_>, &str); 2],
+        devices: [u32; 2],
+        rules: Rules,
+    ) -> anyhow::Result<Self> {
+        let links = with_loaded(program, |loaded| {
+            loaded.begin_counting(devices)?;
+            loaded.order(devices, rules)?;
+            let mut attach = |(end, name): (BorrowedFd<'_>, &str)| {
+                netns::within(end, || loaded.attach(program, name))
+            };
+            Ok([attach(near)?, attach(far)?])
+        })?;
+        Ok(Self {
+            devices,
+            program,
+            _links: links,
+        })
+    }
+
+    pub(crate) fn set(&self, rules: Rules) -> anyhow::Result<()> {
+        with_loaded(self.program, |loaded| loaded.order(self.devices, rules))
+    }
+
+    /// Counters of both devices.
+    #[cfg(feature = "askers")]
+    pub(crate) fn done(&self) -> anyhow::Result<Done> {
+        let mut sums = [0; DEEDS];
+        self.add_to(&mut sums)?;
+        Ok(Done::of(sums))
+    }
+
+    fn add_to(&self, sums: &mut [u64; DEEDS]) -> anyhow::Result<()> {
+        for device in self.devices {
+            let by_processor = with_loaded(self.program, |loaded| {
+                let counted = loaded.done.get(&device, 0);
+                counted.context("cannot read the middlebox's counters")
+            })?;
+            for counted in by_processor.iter() {
+                for (sum, more) in sums.iter_mut().zip(counted) {
+                    *sum += more;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The loaded program and its maps. All middleboxes of a process share it, so the kernel verifies
@@ -79,17 +170,88 @@ struct Loaded {
     done: PerCpuHashMap<MapData, u32, [u64; DEEDS]>,
 }
 
-static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
+/// An object, and its programs once they are loaded.
+struct Object {
+    bytes: &'static [u8],
+    loaded: Mutex<Option<Loaded>>,
+}
 
-/// Name of the program in the object.
-const PROGRAM: &str = "middlebox";
+static MIDDLEBOX: Object = Object {
+    bytes: OBJECT,
+    loaded: Mutex::new(None),
+};
+
+#[cfg(feature = "askers")]
+static ROUTERS: Object = Object {
+    bytes: BOXES,
+    loaded: Mutex::new(None),
+};
+
+/// An XDP program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Program {
+    /// Follows the orders for its device, except those that cost the verifier too much.
+    Middlebox,
+    /// Follows all orders.
+    #[cfg(feature = "askers")]
+    Box,
+    /// Shortens what routers quote to the IP header and 8 bytes.
+    #[cfg(feature = "askers")]
+    ShortQuotes,
+    /// Drops what routers quote.
+    #[cfg(feature = "askers")]
+    NoQuotes,
+}
+
+impl Program {
+    #[cfg(all(test, feature = "askers"))]
+    const ALL: [Self; 4] = [
+        Self::Middlebox,
+        Self::Box,
+        Self::ShortQuotes,
+        Self::NoQuotes,
+    ];
+
+    /// Name in the object.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Middlebox => "middlebox",
+            #[cfg(feature = "askers")]
+            Self::Box => "middlebox",
+            #[cfg(feature = "askers")]
+            Self::ShortQuotes => "short_quotes",
+            #[cfg(feature = "askers")]
+            Self::NoQuotes => "no_quotes",
+        }
+    }
+
+    fn object(self) -> &'static Object {
+        match self {
+            Self::Middlebox => &MIDDLEBOX,
+            #[cfg(feature = "askers")]
+            Self::Box | Self::ShortQuotes | Self::NoQuotes => &ROUTERS,
+        }
+    }
+}
+
+/// Attaches a program to a device of a network namespace, for as long as the returned link lives.
+#[cfg(feature = "askers")]
+pub(crate) fn attach(
+    namespace: BorrowedFd<'_>,
+    device: &str,
+    program: Program,
+) -> anyhow::Result<XdpLink> {
+    with_loaded(program, |loaded| {
+        netns::within(namespace, || loaded.attach(program, device))
+    })
+}
 
 impl Loaded {
-    fn new() -> anyhow::Result<Self> {
+    fn new(object: &[u8]) -> anyhow::Result<Self> {
         // Without the kernel's BTF: nothing here needs relocation, and parsing BTF is slow.
         let mut programs = EbpfLoader::new()
             .btf(None)
-            .load(OBJECT)
+            .load(object)
             .context("cannot load the middlebox's BPF object")?;
         let orders = programs
             .take_map("ORDERS")
@@ -97,40 +259,46 @@ impl Loaded {
         let done = programs
             .take_map("DONE")
             .context("the middlebox's BPF object has no map DONE")?;
-        let mut loaded = Self {
+        Ok(Self {
             programs,
             orders: HashMap::try_from(orders)?,
             done: PerCpuHashMap::try_from(done)?,
-        };
-        loaded
-            .program()?
-            .load()
-            .context("cannot load the XDP program of the middlebox")?;
-        Ok(loaded)
+        })
     }
 
-    fn program(&mut self) -> anyhow::Result<&mut Xdp> {
+    /// Loads a program that is not loaded yet.
+    fn load(&mut self, program: Program) -> anyhow::Result<()> {
+        let xdp = self.program(program)?;
+        if xdp.fd().is_ok() {
+            return Ok(());
+        }
+        let name = program.name();
+        xdp.load()
+            .with_context(|| format!("cannot load the XDP program {name} of the middlebox"))
+    }
+
+    fn program(&mut self, program: Program) -> anyhow::Result<&mut Xdp> {
         let program = self
             .programs
-            .program_mut(PROGRAM)
+            .program_mut(program.name())
             .context("the middlebox's BPF object has no program of its name")?;
         Ok(program.try_into()?)
     }
 
-    /// Attaches the program in this thread's network namespace.
-    fn attach(&mut self) -> anyhow::Result<XdpLink> {
-        let program = self.program()?;
+    /// Attaches a loaded program in this thread's network namespace.
+    fn attach(&mut self, program: Program, device: &str) -> anyhow::Result<XdpLink> {
+        let program = self.program(program)?;
         // Generic mode: native XDP on veth needs a program at both ends and a queue for each CPU.
         let link: XdpLinkId = program
-            .attach(veth::DEVICE, XdpMode::Skb)
+            .attach(device, XdpMode::Skb)
             .context("cannot attach the XDP program of the middlebox")?;
         Ok(program.take_link(link)?)
     }
 
     fn order(&mut self, [near, far]: [u32; 2], rules: Rules) -> anyhow::Result<()> {
         let ends = [
-            (near, Orders::new(false, rules.to_client)),
-            (far, Orders::new(true, rules.to_server)),
+            (near, Orders::new(false, rules.to_client, near)),
+            (far, Orders::new(true, rules.to_server, near)),
         ];
         for (device, orders) in ends {
             self.orders
@@ -152,20 +320,21 @@ impl Loaded {
     }
 }
 
-/// Returns the program of this process; loads it on first use.
-fn loaded() -> anyhow::Result<MutexGuard<'static, Option<Loaded>>> {
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+/// Runs a closure on the object of a program, which is loaded on first use.
+fn with_loaded<T>(
+    program: Program,
+    act: impl FnOnce(&mut Loaded) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let object = program.object();
+    let mut loaded = object.loaded.lock().unwrap_or_else(PoisonError::into_inner);
     if loaded.is_none() {
-        *loaded = Some(Loaded::new()?);
+        *loaded = Some(Loaded::new(object.bytes)?);
     }
-    Ok(loaded)
-}
-
-/// Runs a closure on the loaded program.
-fn with_loaded<T>(act: impl FnOnce(&mut Loaded) -> anyhow::Result<T>) -> anyhow::Result<T> {
-    act(loaded()?
+    let loaded = loaded
         .as_mut()
-        .context("the middlebox's program is not loaded")?)
+        .context("the middlebox's program is not loaded")?;
+    loaded.load(program)?;
+    act(loaded)
 }
 
 impl Middlebox {
@@ -176,27 +345,47 @@ impl Middlebox {
     /// Fails without root, without veth or BPF in the kernel, or beyond 128 middleboxes at a time.
     pub fn new() -> anyhow::Result<Self> {
         let (near, far, devices) = veth::joined_apart()?;
-        let links = with_loaded(|loaded| {
-            loaded.begin_counting(devices)?;
-            loaded.order(devices, Rules::default())?;
-            let mut attach = |end: &File| netns::within(end.as_fd(), || loaded.attach());
-            Ok([attach(&near)?, attach(&far)?])
-        })?;
-        Ok(Self {
-            near,
-            far,
-            devices,
-            _links: links,
-        })
+        Self::between(near, far, &[(veth::DEVICE, devices)])
     }
 
-    /// Replaces the rules. The packet counters of each connection and direction continue.
+    /// Creates namespaces with two pairs between them: two paths.
+    ///
+    /// # Errors
+    ///
+    /// Fails as `new` does.
+    pub fn with_two_paths() -> anyhow::Result<Self> {
+        let (near, far, first) = veth::joined_apart()?;
+        let second = veth::join_again(near.as_fd(), far.as_fd())?;
+        let pairs = [(veth::DEVICE, first), (veth::SECOND_DEVICE, second)];
+        Self::between(near, far, &pairs)
+    }
+
+    fn between(near: File, far: File, pairs: &[(&str, [u32; 2])]) -> anyhow::Result<Self> {
+        let taps = pairs.iter().map(|&(name, devices)| {
+            let ends = [(near.as_fd(), name), (far.as_fd(), name)];
+            Tap::new(Program::Middlebox, ends, devices, Rules::default())
+        });
+        let taps = taps.collect::<anyhow::Result<_>>()?;
+        Ok(Self { near, far, taps })
+    }
+
+    /// Replaces the rules of the first path. The packet counters of each connection and direction continue.
     ///
     /// # Errors
     ///
     /// Fails with the kernel's error.
     pub fn set(&self, rules: Rules) -> anyhow::Result<()> {
-        with_loaded(|loaded| loaded.order(self.devices, rules))
+        self.set_on(0, rules)
+    }
+
+    /// Replaces the rules of the path with this number, from 0.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no such path, or with the kernel's error.
+    pub fn set_on(&self, path: usize, rules: Rules) -> anyhow::Result<()> {
+        let tap = self.taps.get(path).context("there is no such path")?;
+        tap.set(rules)
     }
 
     /// Reads the counters.
@@ -206,24 +395,10 @@ impl Middlebox {
     /// Fails with the kernel's error.
     pub fn done(&self) -> anyhow::Result<Done> {
         let mut sums = [0; DEEDS];
-        for device in self.devices {
-            let by_processor = with_loaded(|loaded| {
-                let counted = loaded.done.get(&device, 0);
-                counted.context("cannot read the middlebox's counters")
-            })?;
-            for counted in by_processor.iter() {
-                for (sum, more) in sums.iter_mut().zip(counted) {
-                    *sum += more;
-                }
-            }
+        for tap in &self.taps {
+            tap.add_to(&mut sums)?;
         }
-        Ok(Done {
-            stripped: sums[STRIPPED],
-            dropped: sums[DROPPED],
-            flipped: sums[FLIPPED],
-            shortened: sums[SHORTENED],
-            skewed: sums[SKEWED],
-        })
+        Ok(Done::of(sums))
     }
 
     /// Opens a listening socket in the server's namespace.
@@ -309,14 +484,13 @@ pub fn server_address(family: Family) -> IpAddr {
     }
 }
 
-impl Drop for Middlebox {
+impl Drop for Tap {
     fn drop(&mut self) {
-        // Free the entries for the next middlebox. An entry that cannot be removed costs only
-        // space.
-        let _failed = with_loaded(|loaded| {
-            for device in self.devices {
-                loaded.orders.remove(&device)?;
-                loaded.done.remove(&device)?;
+        // Free the entries for the next one. An entry that cannot be removed costs only space.
+        let _failed = with_loaded(self.program, |loaded| {
+            for device in &self.devices {
+                loaded.orders.remove(device)?;
+                loaded.done.remove(device)?;
             }
             Ok(())
         });
@@ -324,7 +498,7 @@ impl Drop for Middlebox {
 }
 
 impl Orders {
-    fn new(is_to_server: bool, treatment: Treatment) -> Self {
+    fn new(is_to_server: bool, treatment: Treatment, pair: u32) -> Self {
         /// Number of a data packet that never arrives.
         const NEVER: u32 = u32::MAX;
         Self {
@@ -335,16 +509,28 @@ impl Orders {
             flip_at: treatment.flip_payload_at.unwrap_or(NEVER),
             shorten_from: treatment.shorten_dss_from.unwrap_or(NEVER),
             skew_from: treatment.skew_subflow_seq_from.unwrap_or(NEVER),
+            drop_syn: treatment.drop_syn.into(),
+            drop_all: treatment.drop_all.into(),
+            drop_rest: treatment.drop_rest.into(),
+            reject: treatment.reject.into(),
+            spoil_join_syn: treatment.spoil_join_syn.into(),
+            spoil_join_ack: treatment.spoil_join_ack.into(),
+            compact: treatment.compact.into(),
+            strip_dss: treatment.strip_dss.into(),
+            drop_option_syn: treatment.drop_option_syn.into(),
+            mirror: if treatment.mirror { pair } else { 0 },
+            sequence_add: treatment.sequence_add,
+            acknowledgement_add: treatment.acknowledgement_add,
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "askers"))]
 mod tests {
     use super::*;
 
     /// Maximum number of instructions for the verifier: more would be noticeably slow on an
-    /// emulated machine.
+    /// emulated machine. Boxes of routers are not played there.
     const VERIFIED_MAX: u32 = 60_000;
 
     #[test]
@@ -353,13 +539,18 @@ mod tests {
             println!("skipped: needs root to load BPF programs");
             return;
         }
-        let verified = with_loaded(|loaded| {
-            let info = loaded.program()?.info()?;
-            info.verified_instruction_count()
-                .context("this kernel does not count them")
-        })
-        .unwrap();
-        println!("{PROGRAM}: {verified}");
-        assert!(verified < VERIFIED_MAX, "{verified}");
+        for program in Program::ALL {
+            let verified = with_loaded(program, |loaded| {
+                let info = loaded.program(program)?.info()?;
+                info.verified_instruction_count()
+                    .context("this kernel does not count them")
+            })
+            .unwrap();
+            println!("{program:?}: {verified}");
+            assert!(
+                verified < VERIFIED_MAX || program == Program::Box,
+                "{program:?}: {verified}"
+            );
+        }
     }
 }

@@ -137,6 +137,31 @@ pub fn ask(fd: RawFd, api: Api) -> anyhow::Result<String> {
     })
 }
 
+/// The token of a connection (`MPTCP_INFO`, `mptcp_info.mptcpi_token`).
+///
+/// # Errors
+///
+/// Fails if the socket is not MPTCP.
+pub fn token(fd: RawFd) -> anyhow::Result<u32> {
+    const INFO: i32 = 1;
+    /// Words of the structure, of which the fourth is the token.
+    const BYTES: u32 = 16;
+    const TOKEN: u32 = 3;
+    let buffer = LowBuffer::new().context("cannot map memory below 4 GiB")?;
+    const LENGTH: u32 = 0;
+    const VALUE: u32 = 2;
+    buffer.set(LENGTH, BYTES as i32);
+    let returned = sys::getsockopt(
+        fd,
+        SOL_MPTCP,
+        INFO,
+        buffer.word(VALUE) as usize,
+        buffer.word(LENGTH) as usize,
+    );
+    ensure!(returned.errno == 0, "MPTCP_INFO: errno {}", returned.errno);
+    Ok(buffer.get(VALUE + TOKEN) as u32)
+}
+
 /// Arguments of the query.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Form {

@@ -6,6 +6,7 @@ use crate::rules::{Rules, Treatment};
 mod bed;
 mod cast;
 mod cleared;
+pub mod paths;
 mod scripts;
 mod stage;
 

@@ -139,6 +139,16 @@ fn syscall_32(_number: u32, _arguments: [u32; 5]) -> Returned {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+use libc::MAP_32BIT;
+#[cfg(target_arch = "x86_64")]
+const LOW_HINT: *mut libc::c_void = std::ptr::null_mut();
+/// Other architectures lack the flag. A free address is taken as proposed.
+#[cfg(not(target_arch = "x86_64"))]
+const MAP_32BIT: libc::c_int = 0;
+#[cfg(not(target_arch = "x86_64"))]
+const LOW_HINT: *mut libc::c_void = std::ptr::without_provenance_mut(0x4000_0000);
+
 /// Memory below 4 GiB, which a 32-bit program can address.
 pub struct LowBuffer {
     address: u32,
@@ -156,10 +166,10 @@ impl LowBuffer {
         // SAFETY: an anonymous mapping at an address of the kernel's choice replaces nothing.
         let page = unsafe {
             libc::mmap(
-                std::ptr::null_mut(),
+                LOW_HINT,
                 Self::BYTES,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | MAP_32BIT,
                 -1,
                 0,
             )

@@ -8,8 +8,10 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     net::{IpAddr, SocketAddr},
     os::fd::{AsRawFd as _, BorrowedFd},
+    time::Duration,
 };
 
 use mptcp_trace_scene::{
@@ -25,14 +27,7 @@ use socket2::Socket;
 const SOL_TCP: i32 = 6;
 const TCP_IS_MPTCP: i32 = 43;
 
-const NOTHING: Treatment = Treatment {
-    strip_syn: false,
-    strip_from: None,
-    drop_capable_syn: false,
-    flip_payload_at: None,
-    shorten_dss_from: None,
-    skew_subflow_seq_from: None,
-};
+const NOTHING: Treatment = Treatment::NONE;
 
 /// Creates a middlebox; none if the test cannot run here.
 fn middlebox() -> Option<Middlebox> {
@@ -347,4 +342,64 @@ fn dropped_mptcp_syns_make_the_client_try_without() {
         };
         assert_eq!(middlebox.done().unwrap(), dropped);
     }
+}
+
+/// Tries to connect for a moment.
+fn attempt(middlebox: &Middlebox, family: Family) -> std::io::Result<()> {
+    const PATIENCE: Duration = Duration::from_millis(2_500);
+    let listener = middlebox.listen(Kind::Mptcp, family).unwrap();
+    let socket = netns::within(middlebox.near(), || Ok(net::open(Kind::Mptcp, family)?)).unwrap();
+    socket.connect_timeout(&listener.local_addr().unwrap(), PATIENCE)
+}
+
+#[test]
+fn a_rejected_syn_is_refused_and_a_dropped_one_is_not_answered() {
+    let reject = Treatment {
+        reject: true,
+        ..NOTHING
+    };
+    let drop_syn = Treatment {
+        drop_syn: true,
+        ..NOTHING
+    };
+    let drop_all = Treatment {
+        drop_all: true,
+        ..NOTHING
+    };
+    let rows = [
+        (Family::V4, reject, ErrorKind::ConnectionRefused),
+        (Family::V6, reject, ErrorKind::ConnectionRefused),
+        (Family::V4, drop_syn, ErrorKind::TimedOut),
+        (Family::V4, drop_all, ErrorKind::TimedOut),
+    ];
+    for (family, treatment, wanted) in rows {
+        let Some(middlebox) = middlebox() else { return };
+        middlebox.set(to_server(treatment)).unwrap();
+        let why = attempt(&middlebox, family).unwrap_err();
+        assert_eq!(why.kind(), wanted, "{family:?} {treatment:?}");
+        let Done {
+            dropped, rejected, ..
+        } = middlebox.done().unwrap();
+        let is_reject = wanted == ErrorKind::ConnectionRefused;
+        assert_eq!((rejected > 0, dropped > 0), (is_reject, !is_reject));
+        assert_eq!(broken(middlebox.near()), 0);
+    }
+}
+
+#[test]
+fn rules_of_the_second_path_leave_the_first_one_alone() {
+    if middlebox().is_none() {
+        return;
+    }
+    let middlebox = Middlebox::with_two_paths().unwrap();
+    let drop_all = Treatment {
+        drop_all: true,
+        ..NOTHING
+    };
+    middlebox.set_on(1, both(drop_all)).unwrap();
+    let connection = Connection::open(&middlebox, Family::V4);
+    assert_eq!(connection.talk(2).is_mptcp(), [true, true]);
+    middlebox.set_on(0, to_server(drop_all)).unwrap();
+    assert!(attempt(&middlebox, Family::V4).is_err());
+    assert!(middlebox.set_on(2, Rules::NONE).is_err());
 }

@@ -208,6 +208,7 @@ impl Apt {
              Dir::Etc::preferences \"/dev/null\";\n\
              Dir::Etc::preferencesparts \"/dev/null\";\n\
              APT::Architecture \"amd64\";\n\
+             APT::Architectures {{ \"amd64\"; \"arm64\"; }};\n\
              APT::Sandbox::User \"root\";\n\
              Acquire::Retries \"3\";\n\
              #clear APT::Update::Post-Invoke;\n\
@@ -233,7 +234,7 @@ fn sources((main, security): &(String, String)) -> String {
                 Archive::Main => main,
                 Archive::Security => security,
             };
-            format!("deb [signed-by={KEYRING} arch=amd64 lang=none targets=Packages] {mirror} {suite} main\n")
+            format!("deb [signed-by={KEYRING} arch=amd64,arm64 lang=none targets=Packages] {mirror} {suite} main\n")
         })
         .collect()
 }

@@ -18,7 +18,8 @@ use crate::{
 };
 
 /// Builds the BPF objects into the paths where they are committed: mptcp-trace/bpf/mptcp-trace.o
-/// (the tracer) and scene/bpf/mptcp-middlebox.o (the middlebox).
+/// (the tracer), scene/bpf/mptcp-middlebox.o (the middlebox) and scene/bpf/mptcp-boxes.o (the boxes of
+/// the lab's routers).
 ///
 /// Installs missing build dependencies: the source of core, and the pinned bpf-linker.
 #[derive(clap::Args)]
@@ -40,7 +41,7 @@ struct Object {
     path: &'static str,
 }
 
-const OBJECTS: [Object; 2] = [
+const OBJECTS: [Object; 3] = [
     Object {
         package: "mptcp-trace-ebpf",
         binary: "mptcp-trace",
@@ -50,6 +51,11 @@ const OBJECTS: [Object; 2] = [
         package: "mptcp-trace-scene-ebpf",
         binary: "mptcp-middlebox",
         path: "scene/bpf/mptcp-middlebox.o",
+    },
+    Object {
+        package: "mptcp-trace-scene-ebpf",
+        binary: "mptcp-boxes",
+        path: "scene/bpf/mptcp-boxes.o",
     },
 ];
 
@@ -160,13 +166,7 @@ struct Toolchain {
 
 impl Toolchain {
     fn provide(places: &Places) -> Result<Self> {
-        let mut rustc = Command::new("rustc");
-        rustc.arg("-vV").current_dir(&places.root);
-        let said = command::text(&mut rustc, "cannot ask rustc for its version")?;
-        let version = said
-            .lines()
-            .find_map(|line| line.strip_prefix("release: "))
-            .unwrap_or("unknown");
+        let version = rust_src::version(places)?;
         if version != RUSTC_VERSION {
             bail!(
                 "cannot build BPF objects with rustc {version}: the committed ones are built by \
@@ -174,7 +174,7 @@ impl Toolchain {
                  toolchain install {RUSTC_VERSION} && cargo +{RUSTC_VERSION} xtask bpf"
             );
         }
-        let core_source = rust_src::provide(places, version)?;
+        let core_source = rust_src::provide(places, &version)?;
         Ok(Self {
             linker: BPF_LINKER.provide(places)?,
             core_source,

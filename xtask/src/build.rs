@@ -7,20 +7,33 @@ use std::{
 
 use anyhow::Result;
 
-use crate::{command, dist, golang, places::Places};
+use crate::{
+    architecture::Architecture, command, flavour, golang, places::Places, static_programs,
+};
 
 /// Builds mptcp-trace. It embeds the committed BPF object, so no BPF toolchain is needed.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  cargo xtask build\n  cargo xtask build --release")]
+#[command(after_help = "Examples:\n  \
+    cargo xtask build\n  \
+    cargo xtask build --release\n  \
+    cargo xtask build --target aarch64")]
 pub(crate) struct Args {
     /// Build with optimisations
     #[arg(long)]
     release: bool,
+    /// Build for this architecture: a static program, as in a release. For another one than this
+    /// machine's, a linker is installed, and Rust's library is compiled unless rustup has it
+    #[arg(long, value_name = "ARCH")]
+    target: Option<Architecture>,
 }
 
 /// Builds the loader and prints its path.
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
-    let program = loader(&Places::find()?, args.release)?;
+    let places = Places::find()?;
+    let program = match args.target {
+        Some(architecture) => static_programs::program(&places, architecture)?,
+        None => loader(&places, args.release)?,
+    };
     println!("{}", program.display());
     Ok(ExitCode::SUCCESS)
 }
@@ -51,6 +64,7 @@ fn program(places: &Places, release: bool, package: &str, name: &str) -> Result<
 /// The programs that run inside a virtual machine: one static file each.
 #[derive(Clone)]
 pub(crate) struct StaticPrograms {
+    pub(crate) architecture: Architecture,
     /// The tracer.
     pub(crate) tracer: PathBuf,
     /// The lab, which is also init.
@@ -61,8 +75,9 @@ pub(crate) struct StaticPrograms {
 
 impl StaticPrograms {
     /// Uses programs that were built elsewhere.
-    pub(crate) fn given(tracer: &Path, lab: &Path) -> Self {
+    pub(crate) fn given(architecture: Architecture, tracer: &Path, lab: &Path) -> Self {
         Self {
+            architecture,
             tracer: tracer.to_owned(),
             lab: lab.to_owned(),
             go: None,
@@ -71,7 +86,7 @@ impl StaticPrograms {
 
     /// Adds the lab's Go program. If its build fails, the tests that need it are skipped.
     pub(crate) fn with_go(mut self, places: &Places) -> Self {
-        match golang::program(places) {
+        match golang::program(places, self.architecture) {
             Ok(program) => self.go = Some(program),
             Err(error) => command::say(format_args!("{error:#}; continuing without it")),
         }
@@ -82,11 +97,23 @@ impl StaticPrograms {
 /// Builds the tracer and the lab as static programs, since the initramfs holds no libraries. The
 /// tracer is built as for a release. The lab is built in the same run: the tracer contains most of
 /// its code anyway, for `demo`.
-pub(crate) fn static_programs(places: &Places) -> Result<StaticPrograms> {
-    let tracer = dist::program_and_lab(places)?;
+pub(crate) fn static_programs(
+    places: &Places,
+    architecture: Architecture,
+) -> Result<StaticPrograms> {
+    let tracer = static_programs::program_and_lab(places, architecture)?;
     Ok(StaticPrograms {
+        architecture,
         lab: tracer.with_file_name("mptcp-lab"),
         tracer,
         go: None,
     })
+}
+
+/// Builds the static programs for every architecture of these kernels.
+pub(crate) fn for_kernels(places: &Places, kernels: &[String]) -> Result<Vec<StaticPrograms>> {
+    flavour::architectures_of(kernels)
+        .into_iter()
+        .map(|architecture| static_programs(places, architecture))
+        .collect()
 }

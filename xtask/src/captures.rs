@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
+    architecture::Architecture,
     build::{self, StaticPrograms},
     command::{self, say},
     fleet::{Fleet, JOB_TIME_MAX_S, Work},
@@ -23,8 +24,8 @@ use crate::{
     test::on_running_kernel,
 };
 
-/// Records captures/KERNEL-RUNG/{fallbacks,verdicts}.mpt on each kernel and attach method, with the
-/// lines that were printed live.
+/// Records captures/KERNEL-RUNG/{fallbacks,verdicts,paths}.mpt on each kernel and attach method, with
+/// the lines that were printed live.
 ///
 /// Writes nothing for an attach method on which the lab finds a mismatch, or if a replay prints
 /// other lines than the live run did. Needs root for the running kernel; the others boot in QEMU.
@@ -36,10 +37,17 @@ pub(crate) struct Args {
     /// Series of kernels, or `running`
     #[arg(long, num_args = 1.., value_name = "SERIES", default_values = KERNELS)]
     kernel: Vec<String>,
+    /// Only these captures
+    #[arg(long, num_args = 1.., value_name = "NAME", default_values = NAMES, value_parser = NAMES)]
+    only: Vec<String>,
 }
 
 /// One kernel of each shape, and the machine's own.
 const KERNELS: [&str; 4] = ["6.1", "6.12", "7.3", RUNNING];
+/// The captures of a kernel.
+const NAMES: [&str; 3] = ["fallbacks", "verdicts", PATHS];
+/// The one with lines that are only printed on request.
+const PATHS: &str = "paths";
 /// Scenarios that add no new kinds of lines; leaving them out keeps the captures small.
 const LEFT_OUT: [&str; 9] = [
     "asked-full-info",
@@ -61,7 +69,7 @@ const NO_GROUP: &str = "/lab";
 pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let root = places.root.clone();
-    let programs = build::static_programs(&places)?;
+    let programs = build::static_programs(&places, Architecture::HOST)?;
     let tracer = programs.tracer.clone();
     let (running, series): (Vec<&String>, Vec<&String>) =
         args.kernel.iter().partition(|kernel| *kernel == RUNNING);
@@ -71,14 +79,14 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
             command::is_root(),
             "cannot record on the running kernel: it needs root; type: sudo cargo xtask captures"
         );
-        results.extend(on_this_machine(&programs));
+        results.extend(on_this_machine(&programs, &args.only));
     }
     if !series.is_empty() {
         let work: Vec<(String, Work)> = series
             .into_iter()
-            .map(|series| (series.clone(), Work::Tasks(tasks().into())))
+            .map(|series| (series.clone(), Work::Tasks(tasks(&args.only))))
             .collect();
-        let fleet = Fleet::prepare(places, programs, false, JOB_TIME_MAX_S)?;
+        let fleet = Fleet::prepare(places, vec![programs], false, JOB_TIME_MAX_S)?;
         results.extend(fleet.results(&work));
     }
     let mut tally = Tally::default();
@@ -94,16 +102,30 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     Ok(tally.exit_code())
 }
 
-fn tasks() -> [Task; 2] {
+fn tasks(only: &[String]) -> Vec<Task> {
     let left_out = LEFT_OUT.map(|name| ["--without", name]).concat();
-    [
+    let tasks = [
         Task::new(Suite::Fallbacks, &[]).kept(&[]),
         Task::new(Suite::Verdicts, &[]).kept(&left_out),
-    ]
+        Task::new(Suite::Paths, &[]).kept(&[]),
+    ];
+    let named = NAMES.into_iter().zip(tasks);
+    named
+        .filter(|(name, _)| only.iter().any(|it| it == name))
+        .map(|(_, task)| task)
+        .collect()
 }
 
-fn on_this_machine(programs: &StaticPrograms) -> Vec<SuiteResult> {
-    tasks()
+/// Options that make a replay print the lines of the live run.
+fn kinds(name: &str) -> &'static [&'static str] {
+    match name {
+        PATHS => &["--kind", "all"],
+        _ => &[],
+    }
+}
+
+fn on_this_machine(programs: &StaticPrograms, only: &[String]) -> Vec<SuiteResult> {
+    tasks(only)
         .iter()
         .map(|task| {
             let result = on_running_kernel(programs, task);
@@ -165,7 +187,8 @@ impl Kept {
             .lines
             .replacen("\"source\":\"live\"", "\"source\":\"replay\"", 1);
         let bytes = bytes(&self.capture)?;
-        let replayed = replay(tracer, &bytes, "--json")?;
+        let kinds = kinds(&self.name);
+        let replayed = replay(tracer, &bytes, "--json", kinds)?;
         if let Some((number, (live, replayed))) = (1..)
             .zip(live.lines().zip(replayed.lines()))
             .find(|(_, (live, replayed))| live != replayed)
@@ -180,8 +203,14 @@ impl Kept {
         );
         let bytes = disguise.over(bytes);
         let file = |extension: &str| folder.join(&self.name).with_extension(extension);
-        put(&file("jsonl"), replay(tracer, &bytes, "--json")?.as_bytes())?;
-        put(&file("txt"), replay(tracer, &bytes, "--utc")?.as_bytes())?;
+        put(
+            &file("jsonl"),
+            replay(tracer, &bytes, "--json", kinds)?.as_bytes(),
+        )?;
+        put(
+            &file("txt"),
+            replay(tracer, &bytes, "--utc", kinds)?.as_bytes(),
+        )?;
         put(&file("mpt"), &bytes)
     }
 }
@@ -190,12 +219,12 @@ fn put(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn replay(tracer: &Path, capture: &[u8], how: &str) -> Result<String> {
+fn replay(tracer: &Path, capture: &[u8], how: &str, kinds: &[&str]) -> Result<String> {
     let directory = tempfile::tempdir().context("cannot make a directory for a capture")?;
     let file = directory.path().join("capture.mpt");
     put(&file, capture)?;
     let mut replay = Command::new(tracer);
-    replay.args(["replay", how]).arg(&file);
+    replay.args(["replay", how]).args(kinds).arg(&file);
     command::text(&mut replay, "cannot replay a capture")
 }
 

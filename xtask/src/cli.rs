@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench, bpf, btf, build, captures, check, dist, fuzz, picture, play, report, run, sol_tcp, test,
-    vm,
+    bench, bpf, btf, build, captures, check, compiled, dist, fuzz, picture, play, report, run,
+    test, vm,
 };
 
 /// Chores of mptcp-trace: build, run, check, test, boot kernels.
@@ -34,7 +34,7 @@ enum Verb {
     Dist(dist::Args),
     Captures(captures::Args),
     Btf(btf::Args),
-    Kernel(sol_tcp::Args),
+    Kernel(compiled::Args),
 }
 
 /// Parses the command line and runs the verb.
@@ -54,6 +54,6 @@ pub(crate) fn dispatch() -> Result<ExitCode> {
         Verb::Dist(args) => dist::verb(&args),
         Verb::Captures(args) => captures::verb(&args),
         Verb::Btf(args) => btf::verb(&args),
-        Verb::Kernel(args) => sol_tcp::verb(&args),
+        Verb::Kernel(args) => compiled::verb(&args),
     }
 }

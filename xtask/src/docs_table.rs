@@ -7,10 +7,12 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::{Context as _, Result};
 
 use crate::{
+    compiled::shapes,
+    flavour::{Flavour, OLDEST},
     markers,
     matrix::{self, Outcome, Report, Verdict},
     release,
-    series::{Must, OLDEST, RUNNING, SOL_TCP},
+    series::{Must, RUNNING},
     signature::Found,
     suite::RUNGS,
     suite::Suite,
@@ -60,29 +62,54 @@ struct Block {
     word: Word,
 }
 
-const BLOCKS: [Block; 3] = [
+const BLOCKS: [Block; 4] = [
     Block {
         suite: Suite::Queries,
         begin: "<!-- matrix:begin -->",
         end: "<!-- matrix:end -->",
         head: "case",
-        word: |cell| cell.caller.as_ref(),
+        word: |cell| cell.caller.clone(),
     },
     Block {
         suite: Suite::Fallbacks,
         begin: "<!-- fallbacks:begin -->",
         end: "<!-- fallbacks:end -->",
         head: "recipe",
-        word: |cell| cell.traced.as_ref(),
+        word: |cell| cell.traced.clone(),
     },
     Block {
         suite: Suite::Verdicts,
         begin: "<!-- verdicts:begin -->",
         end: "<!-- verdicts:end -->",
         head: "scenario",
-        word: |cell| cell.traced.as_ref(),
+        word: |cell| cell.traced.clone(),
+    },
+    Block {
+        suite: Suite::Paths,
+        begin: "<!-- paths:begin -->",
+        end: "<!-- paths:end -->",
+        head: "recipe",
+        word: |cell| cell.traced.as_deref().map(without_the_usual),
     },
 ];
+
+/// What the trace says about the ends of paths, without the first paths that end with their
+/// connection; a cause that the tracer deduced has a `?`, as in lines.
+fn without_the_usual(traced: &str) -> String {
+    const USUAL: [&str; 2] = [
+        "client first connection-closed",
+        "server first connection-closed",
+    ];
+    let ends = traced.split("; ").map(|end| {
+        let end = end.replace(" (reported)", "");
+        end.replace(" (inferred)", "?")
+    });
+    let rest: Vec<String> = ends.filter(|end| !USUAL.contains(&end.as_str())).collect();
+    match rest.is_empty() {
+        true => "nothing else".to_owned(),
+        false => rest.join("; "),
+    }
+}
 
 /// Writes the results into the page, which is created if missing. Shapes replace the earlier ones,
 /// unless none were found.
@@ -154,7 +181,7 @@ impl Block {
     }
 }
 
-type Word = fn(&matrix::Cell) -> Option<&String>;
+type Word = fn(&matrix::Cell) -> Option<String>;
 
 fn merge(tables: &mut Vec<Table>, label: &str, report: &Report, word: Word) {
     // Remove this kernel's earlier results for the attach methods of this run.
@@ -217,7 +244,7 @@ fn entry(cell: &matrix::Cell, word: Word) -> Entry {
         Verdict::Failed(why) | Verdict::Skipped(why) => Some(why),
     };
     let word = match cell.outcome {
-        Outcome::Ok => word(cell).cloned().unwrap_or_else(|| "ok".to_owned()),
+        Outcome::Ok => word(cell).unwrap_or_else(|| "ok".to_owned()),
         Outcome::Mismatch => MISMATCH.to_owned(),
         Outcome::Unavailable | Outcome::Skipped => ABSENT.to_owned(),
     };
@@ -239,22 +266,22 @@ fn key(kernel: &str) -> String {
     if kernel.starts_with(RUNNING) {
         return RUNNING.to_owned();
     }
-    if kernel.contains(SOL_TCP) {
-        return SOL_TCP.to_owned();
+    if let Some(shape) = shapes::SHAPES.iter().find(|it| it.built(kernel)) {
+        return shape.name.to_owned();
     }
     let series = release::series_of(kernel).unwrap_or_else(|_| kernel.to_owned());
-    if kernel.ends_with(OLDEST_MARK) {
-        series + OLDEST
-    } else {
-        series
-    }
+    let (kernel, oldest) = match kernel.strip_suffix(OLDEST_MARK) {
+        Some(kernel) => (kernel, OLDEST),
+        None => (kernel, ""),
+    };
+    let flavour = Flavour::of_release(kernel).map_or("", |flavour| flavour.name);
+    format!("{series}{oldest}{flavour}")
 }
 
 fn rank(kernel: &str) -> u8 {
     match key(kernel).as_str() {
-        SOL_TCP => 1,
         RUNNING => 2,
-        _ => 0,
+        key => u8::from(shapes::find(key).is_some()),
     }
 }
 
@@ -392,7 +419,7 @@ mod tests {
         report
     }
 
-    const CALLER: Word = |cell| cell.caller.as_ref();
+    const CALLER: Word = |cell| cell.caller.clone();
 
     #[test]
     fn the_tables_read_back_as_they_were_written() {
@@ -508,6 +535,31 @@ mod tests {
         let want = page.replacen(
             "<!-- verdicts:end -->",
             &format!("{table}<!-- verdicts:end -->"),
+            1,
+        );
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn paths_have_their_own_block_and_show_what_is_unusual() {
+        let check = |traced, want| assert_eq!(without_the_usual(traced), want);
+        let both = "client first connection-closed (reported); server first connection-closed \
+                    (reported)";
+        check(both, "nothing else");
+        check(
+            "client first connection-closed (reported); client join MPJoinSynRefused (inferred); \
+             server first rst-received (reported)",
+            "client join MPJoinSynRefused?; server first rst-received",
+        );
+        check("nothing lost", "nothing lost");
+        let page = format!("{PAGE}<!-- paths:begin -->\n<!-- paths:end -->\n");
+        let cells = [("reject-syn-v4", "kprobe", "ok", "")];
+        let got = updated(&page, &[&[outcomes(Suite::Paths, "6.12.1-cloud", &cells)]]);
+        let table =
+            "\n### kprobe\n\n| recipe | 6.12.1-cloud |\n|---|---|\n| reject-syn-v4 | tcp |\n\n";
+        let want = page.replacen(
+            "<!-- paths:end -->",
+            &format!("{table}<!-- paths:end -->"),
             1,
         );
         assert_eq!(got, want);

@@ -11,20 +11,21 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use crate::{
     apt::{self, Apt},
+    architecture::Architecture,
     command::{self, say},
-    host_packages::{self, VM_NEEDS},
+    host_packages::{self, Need, VM_NEEDS},
     places::{Places, make_empty},
 };
 
 /// Older versions wait needlessly: 27 recipes on Linux 6.12 take 21 s with 7.2 and 8 s with 10.0.
 const MAJOR_MIN: u32 = 9;
-/// The emulator and its firmware.
-const PACKAGES: [&str; 2] = ["qemu-system-x86", "qemu-system-data"];
-const PROGRAM: &str = "qemu-system-x86_64";
+/// The firmware of all emulators.
+const FIRMWARE_PACKAGE: &str = "qemu-system-data";
 
 /// A QEMU that runs on this machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Emulator {
+    architecture: Architecture,
     program: PathBuf,
     /// First search path for firmware; `None` for the installed QEMU.
     firmware: Option<PathBuf>,
@@ -37,17 +38,20 @@ impl Emulator {
     ///
     /// Fails if QEMU is missing and cannot be installed. An old one is used if no newer one is
     /// available.
-    pub(crate) fn provide(places: &Places) -> Result<Self> {
-        host_packages::provide(&VM_NEEDS, "booting kernels")?;
+    pub(crate) fn provide(places: &Places, architecture: Architecture) -> Result<Self> {
+        let mut needs = VM_NEEDS.to_vec();
+        needs.push(need(architecture));
+        host_packages::provide(&needs, "booting kernels")?;
         let installed = Self {
-            program: PROGRAM.into(),
+            architecture,
+            program: need(architecture).what.into(),
             firmware: None,
         };
         let major = installed.major()?;
         if major >= MAJOR_MIN {
             return Ok(installed);
         }
-        Ok(Self::newer(places).unwrap_or_else(|why| {
+        Ok(installed.newer(places).unwrap_or_else(|why| {
             say(format_args!(
                 "{why:#}; continuing with QEMU {major}, which is slower"
             ));
@@ -56,15 +60,21 @@ impl Emulator {
     }
 
     /// Fetches QEMU from the backports.
-    fn newer(places: &Places) -> Result<Self> {
+    fn newer(&self, places: &Places) -> Result<Self> {
+        let need = need(self.architecture);
         let suite = format!("{}-backports", codename()?);
-        let directory = places.cache.join("qemu").join(&suite);
+        let name = match self.architecture {
+            Architecture::X86_64 => suite.clone(),
+            other => format!("{suite}-{}", other.debian()),
+        };
+        let directory = places.cache.join("qemu").join(name);
         let emulator = Self {
-            program: directory.join("usr/bin").join(PROGRAM),
+            architecture: self.architecture,
+            program: directory.join("usr/bin").join(need.what),
             firmware: Some(directory.join("usr/share/qemu")),
         };
         if !emulator.is_new() {
-            fetch(places, &suite, &directory)?;
+            fetch(places, need.package, &suite, &directory)?;
         }
         ensure!(
             emulator.is_new(),
@@ -93,14 +103,33 @@ impl Emulator {
         }
         command
     }
+
+    /// The architecture that it emulates.
+    pub(crate) fn architecture(&self) -> Architecture {
+        self.architecture
+    }
 }
 
-fn fetch(places: &Places, suite: &str, directory: &Path) -> Result<()> {
+/// The program and the package of an emulator.
+pub(crate) const fn need(architecture: Architecture) -> Need {
+    match architecture {
+        Architecture::X86_64 => Need {
+            what: "qemu-system-x86_64",
+            package: "qemu-system-x86",
+        },
+        Architecture::Aarch64 => Need {
+            what: "qemu-system-aarch64",
+            package: "qemu-system-arm",
+        },
+    }
+}
+
+fn fetch(places: &Places, package: &str, suite: &str, directory: &Path) -> Result<()> {
     let _alone = apt::one_at_a_time();
     let apt = Apt::open(places)?;
     let partial = directory.with_extension("partial");
     make_empty(&partial)?;
-    for package in PACKAGES {
+    for package in [package, FIRMWARE_PACKAGE] {
         let deb = apt.download_from(package, suite)?;
         apt::unpack(&deb, &partial)?;
     }

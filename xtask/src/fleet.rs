@@ -2,8 +2,9 @@
 //! by side.
 
 use std::{
+    collections::BTreeMap,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -16,23 +17,26 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     apt,
+    architecture::Architecture,
     build::StaticPrograms,
     command::say,
+    compiled::{self, shapes},
     emulator::Emulator,
-    initramfs::{self, GO, LAB, TRACER},
+    flavour,
+    initramfs::{self, BTF, GO, LAB, TRACER},
     kernels::{self, Found, Kernel},
     permits::Permits,
     places::Places,
     qemu::{Clock, Ended, Machine, Said},
     result::SuiteResult,
-    series::{self, SOL_TCP},
+    series,
     signature::Registry,
-    sol_tcp,
     suite::Task,
 };
 
 mod visit;
 
+pub(crate) use crate::initramfs::TREE;
 use visit::Visit;
 pub(crate) use visit::{Visited, Work};
 
@@ -48,12 +52,13 @@ const MODULES: [&str; 5] = ["veth", "inet_diag", "tcp_diag", "udp_diag", "mptcp_
 /// State that all virtual machines share.
 pub(crate) struct Fleet {
     places: Places,
-    programs: StaticPrograms,
-    emulator: Emulator,
+    machinery: BTreeMap<Architecture, (StaticPrograms, Emulator)>,
     keep_log: bool,
     command_time_max: Duration,
     clock: Clock,
     hidden_functions: Vec<String>,
+    tree: Option<PathBuf>,
+    append: String,
     shapes: Registry,
 }
 
@@ -67,18 +72,25 @@ impl Fleet {
     /// Installs or fetches QEMU, and prepares the shared state.
     pub(crate) fn prepare(
         places: Places,
-        programs: StaticPrograms,
+        programs: Vec<StaticPrograms>,
         keep_log: bool,
         timeout_s: u64,
     ) -> Result<Self> {
+        let mut machinery = BTreeMap::new();
+        for programs in programs {
+            let architecture = programs.architecture;
+            let emulator = Emulator::provide(&places, architecture)?;
+            machinery.insert(architecture, (programs, emulator));
+        }
         Ok(Self {
-            emulator: Emulator::provide(&places)?,
+            machinery,
             places,
-            programs,
             keep_log,
             command_time_max: Duration::from_secs(timeout_s),
             clock: Clock::Real,
             hidden_functions: Vec::new(),
+            tree: None,
+            append: String::new(),
             shapes: Registry::default(),
         })
     }
@@ -86,6 +98,18 @@ impl Fleet {
     /// Counts instructions: inside the machine, one instruction takes one nanosecond.
     pub(crate) fn counting_instructions(mut self) -> Self {
         self.clock = Clock::Instructions;
+        self
+    }
+
+    /// Adds parameters to every kernel's command line.
+    pub(crate) fn appending(mut self, parameters: &str) -> Self {
+        parameters.clone_into(&mut self.append);
+        self
+    }
+
+    /// Puts a directory tree into every machine, at [`TREE`].
+    pub(crate) fn with_tree(mut self, tree: &Path) -> Self {
+        self.tree = Some(tree.to_owned());
         self
     }
 
@@ -170,11 +194,14 @@ impl Fleet {
     }
 
     /// The lab's command line for a task inside a machine.
-    fn argv(&self, task: &Task) -> Vec<String> {
-        let go = self.programs.go.as_ref().map(|_built| GO);
-        task.clone()
-            .hiding(&self.hidden_functions)
-            .argv(LAB, TRACER, go)
+    fn argv(&self, series: &str, task: &Task) -> Vec<String> {
+        let programs = self.machinery.get(&flavour::architecture_of(series));
+        let go = programs.and_then(|(programs, _)| programs.go.as_ref().map(|_built| GO));
+        let task = match shapes::find(series) {
+            Some(shape) if shape.separate_btf => task.clone().describing(BTF),
+            Some(_) | None => task.clone(),
+        };
+        task.hiding(&self.hidden_functions).argv(LAB, TRACER, go)
     }
 
     /// The command that reports a kernel's shape.
@@ -220,19 +247,29 @@ impl Fleet {
             .context("cannot make a directory for the virtual machine")?;
         let initramfs = directory.path().join("initramfs.cpio");
         let modules = kernel.modules(&MODULES)?;
+        let (programs, emulator) = self.machinery.get(&kernel.architecture).with_context(|| {
+            let name = kernel.architecture.name();
+            format!(
+                "cannot boot {}: no programs were built for {name}",
+                kernel.release
+            )
+        })?;
         initramfs::write(
             &initramfs,
-            &self.programs,
+            programs,
             &modules,
+            kernel.btf.as_deref(),
+            self.tree.as_deref(),
             self.command_time_max.as_secs(),
         )?;
         let machine = Machine {
-            emulator: &self.emulator,
+            emulator,
             image: &kernel.image,
             initramfs: &initramfs,
             console_log: directory.path().join("console.log"),
             command_time_max: self.command_time_max,
             clock: self.clock,
+            append: &self.append,
         };
         let ended = machine.boot(on_said);
         if self.keep_log {
@@ -269,10 +306,9 @@ fn machines_max() -> usize {
 /// The kernel of a series, fetched if it is not in the cache.
 pub(crate) fn provide_kernel(places: &Places, series: &str) -> Result<Found> {
     let _alone = apt::one_at_a_time();
-    if series == SOL_TCP {
-        sol_tcp::provide(places).map(Found::Kernel)
-    } else {
-        kernels::provide(places, series)
+    match compiled::provide(places, series) {
+        Some(kernel) => kernel.map(Found::Kernel),
+        None => kernels::provide(places, series),
     }
 }
 

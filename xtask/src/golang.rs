@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
     apt::{self, Apt, Package},
+    architecture::Architecture,
     command::{self, say},
     places::{Places, make_empty},
 };
@@ -19,25 +20,42 @@ use crate::{
 /// The first minor version of Go 1 that supports MPTCP.
 const MINOR_MIN: u32 = 21;
 
-/// Builds the static program and returns its path. The compiler is fetched if it is not in the
-/// cache.
-pub(crate) fn program(places: &Places) -> Result<PathBuf> {
+/// Builds the static program for an architecture, and beside it the one for its 32-bit system calls.
+/// Returns the path of the first. The compiler is fetched if it is not in the cache.
+pub(crate) fn program(places: &Places, architecture: Architecture) -> Result<PathBuf> {
     let goroot = compiler(places)?;
-    let program = places.target.join("lab-go");
+    let program = places
+        .target
+        .join(format!("lab-go-{}", architecture.name()));
+    build(places, &goroot, architecture.debian(), &program)?;
+    build(places, &goroot, architecture.go_32(), &beside(&program))?;
+    Ok(program)
+}
+
+/// Path of the 32-bit program beside this one; the lab looks for it there.
+pub(crate) fn beside(program: &Path) -> PathBuf {
+    let mut path = program.as_os_str().to_owned();
+    path.push("-32");
+    path.into()
+}
+
+/// Builds the program for an architecture by its name in Go.
+fn build(places: &Places, goroot: &Path, architecture: &str, program: &Path) -> Result<()> {
     let mut go = Command::new(goroot.join("bin/go"));
     go.args(["build", "-trimpath", "-o"])
-        .arg(&program)
+        .arg(program)
         .arg("main.go")
         .current_dir(places.root.join("lab/go"))
-        .env("GOROOT", &goroot)
+        .env("GOROOT", goroot)
         .env("GOCACHE", places.target.join("go-cache"))
         .env("GOFLAGS", "-mod=mod")
         .env("GOPROXY", "off")
         .env("GOTOOLCHAIN", "local")
         .env("GO111MODULE", "off")
+        .env("GOARCH", architecture)
         .env("CGO_ENABLED", "0");
     command::output(&mut go, "cannot build the lab's program in Go")?;
-    Ok(program)
+    Ok(())
 }
 
 fn compiler(places: &Places) -> Result<PathBuf> {

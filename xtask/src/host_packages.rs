@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    architecture::Architecture,
     command::{self, say},
-    dist,
 };
 
 /// A required program or file, and the Debian package that provides it.
@@ -23,12 +23,8 @@ pub(crate) struct Need {
     pub(crate) package: &'static str,
 }
 
-/// Needed to boot a virtual machine.
-pub(crate) const VM_NEEDS: [Need; 4] = [
-    Need {
-        what: "qemu-system-x86_64",
-        package: "qemu-system-x86",
-    },
+/// Needed to boot a virtual machine, besides its emulator.
+pub(crate) const VM_NEEDS: [Need; 3] = [
     Need {
         what: "xz",
         package: "xz-utils",
@@ -87,6 +83,22 @@ pub(crate) const KERNEL_NEEDS: [Need; 10] = [
     },
 ];
 
+/// Needed to compile a kernel with clang.
+pub(crate) const CLANG_NEEDS: [Need; 3] = [
+    Need {
+        what: "clang",
+        package: "clang",
+    },
+    Need {
+        what: "ld.lld",
+        package: "lld",
+    },
+    Need {
+        what: "llvm-ar",
+        package: "llvm",
+    },
+];
+
 /// Needed for fuzzing: libFuzzer is C++.
 pub(crate) const FUZZ_NEEDS: [Need; 1] = [Need {
     what: "c++",
@@ -141,6 +153,12 @@ pub(crate) const PACKET_NEEDS: [Need; 2] = [
     },
 ];
 
+/// The firewall that some boxes of the lab are, and that translates addresses.
+pub(crate) const FIREWALL_NEEDS: [Need; 1] = [Need {
+    what: "nft",
+    package: "nftables",
+}];
+
 /// A browser, and the Python module that drives it.
 pub(crate) const BROWSER_NEEDS: [Need; 2] = [
     Need {
@@ -152,19 +170,6 @@ pub(crate) const BROWSER_NEEDS: [Need; 2] = [
         package: "python3-websocket",
     },
 ];
-
-/// Everything that `cargo xtask test` starts, so that one run of apt-get installs it.
-pub(crate) fn test_needs() -> Vec<Need> {
-    let needs: [&[Need]; 6] = [
-        &PAIR_NEEDS,
-        &PACKET_NEEDS,
-        &BROWSER_NEEDS,
-        &VM_NEEDS,
-        &dist::PACK_NEEDS,
-        &dist::CHECK_NEEDS,
-    ];
-    needs.into_iter().flatten().copied().collect()
-}
 
 /// Programs that the benchmarks compare with the tracer.
 pub(crate) const BENCH_NEEDS: [Need; 3] = [
@@ -294,8 +299,9 @@ fn is_installed(what: &str) -> bool {
 
 /// Debian keeps architecture-dependent headers one directory deeper.
 fn multiarch(header: &str) -> PathBuf {
+    let multiarch = Architecture::HOST.multiarch();
     header
-        .replacen("/usr/include/", "/usr/include/x86_64-linux-gnu/", 1)
+        .replacen("/usr/include/", &format!("/usr/include/{multiarch}/"), 1)
         .into()
 }
 

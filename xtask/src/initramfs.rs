@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
 };
 
@@ -11,7 +12,7 @@ use anyhow::{Context as _, Result};
 use cpio::newc::{self, Builder, ModeFileType};
 use serde::Serialize;
 
-use crate::{build::StaticPrograms, kernels::Module};
+use crate::{build::StaticPrograms, golang, kernels::Module};
 
 /// The job that init runs. The other side of this contract is the lab's init.
 #[derive(Serialize)]
@@ -29,12 +30,22 @@ pub(crate) const TRACER: &str = "/bin/mptcp-trace";
 
 /// Path of the lab's Go program inside the virtual machine, if it was built.
 pub(crate) const GO: &str = "/bin/lab-go";
+/// The same for the kernel's 32-bit system calls.
+const GO_32: &str = "/bin/lab-go-32";
+
+/// Path of the kernel's type information inside the virtual machine, if the kernel itself has none.
+pub(crate) const BTF: &str = "/kernel.btf";
+
+/// Path of the directory tree inside the virtual machine, if one was given.
+pub(crate) const TREE: &str = "/tree";
 
 /// Writes the archive uncompressed: QEMU loads it quickly, and every kernel can read it.
 pub(crate) fn write(
     path: &Path,
     programs: &StaticPrograms,
     modules: &[Module],
+    btf: Option<&Path>,
+    tree: Option<&Path>,
     timeout_s: u64,
 ) -> Result<()> {
     let job = Job {
@@ -51,12 +62,23 @@ pub(crate) fn write(
     let written = archive.fill(
         &read(&programs.lab)?,
         &read(&programs.tracer)?,
-        programs.go.as_deref().map(read).transpose()?.as_deref(),
+        &others(programs.go.as_deref(), btf)?,
         modules,
+        tree,
         &serde_json::to_vec(&job).context("cannot write the job")?,
     );
     written.context("cannot build the initramfs")?;
     fs::write(path, archive.bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Files that only some machines have, by their paths inside.
+fn others(go: Option<&Path>, btf: Option<&Path>) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let narrow = go.map(golang::beside);
+    [(GO, go), (GO_32, narrow.as_deref()), (BTF, btf)]
+        .into_iter()
+        .filter_map(|(inside, file)| Some((inside, file?)))
+        .map(|(inside, file)| Ok((inside, read(file)?)))
+        .collect()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -77,8 +99,9 @@ impl Archive {
         &mut self,
         lab: &[u8],
         tracer: &[u8],
-        go: Option<&[u8]>,
+        others: &[(&str, Vec<u8>)],
         modules: &[Module],
+        tree: Option<&Path>,
         job: &[u8],
     ) -> io::Result<()> {
         for directory in ["bin", "dev", "modules", "proc", "run", "sys", "tmp"] {
@@ -89,8 +112,8 @@ impl Archive {
         self.put(console.rdev_major(5).rdev_minor(1), b"")?;
         self.entry(LAB, ModeFileType::Regular, 0o755, lab)?;
         self.entry(TRACER, ModeFileType::Regular, 0o755, tracer)?;
-        if let Some(go) = go {
-            self.entry(GO, ModeFileType::Regular, 0o755, go)?;
+        for (path, content) in others {
+            self.entry(path, ModeFileType::Regular, 0o755, content)?;
         }
         self.entry("init", ModeFileType::Symlink, 0o777, LAB.as_bytes())?;
         self.entry("job.json", ModeFileType::Regular, 0o644, job)?;
@@ -102,7 +125,38 @@ impl Archive {
                 &module.content,
             )?;
         }
+        if let Some(tree) = tree {
+            self.copy(tree, TREE)?;
+        }
         newc::trailer(&mut self.bytes)?;
+        Ok(())
+    }
+
+    /// Copies a file, a symbolic link, or a directory with all that is in it; leaves out the rest.
+    fn copy(&mut self, from: &Path, to: &str) -> io::Result<()> {
+        let about = from.symlink_metadata()?;
+        let mode = about.permissions().mode() & 0o7777;
+        if about.is_dir() {
+            self.entry(to, ModeFileType::Directory, mode, b"")?;
+            for entry in fs::read_dir(from)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                let name = name
+                    .to_str()
+                    .ok_or_else(|| io::Error::other("a name is not UTF-8"))?;
+                self.copy(&entry.path(), &format!("{to}/{name}"))?;
+            }
+        } else if about.is_symlink() {
+            let target = fs::read_link(from)?;
+            self.entry(
+                to,
+                ModeFileType::Symlink,
+                0o777,
+                target.as_os_str().as_encoded_bytes(),
+            )?;
+        } else if about.is_file() {
+            self.entry(to, ModeFileType::Regular, mode, &fs::read(from)?)?;
+        }
         Ok(())
     }
 
@@ -146,12 +200,25 @@ mod tests {
             bytes: Vec::new(),
             inode: 1,
         };
+        let tree = tempfile::tempdir().unwrap();
+        let hosts = tree.path().join("etc/hosts");
+        fs::create_dir(tree.path().join("etc")).unwrap();
+        fs::write(&hosts, "::1 localhost").unwrap();
+        fs::set_permissions(&hosts, fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink("etc", tree.path().join("link")).unwrap();
         let module = Module {
             name: "veth".to_owned(),
             content: b"ko".to_vec(),
         };
         archive
-            .fill(b"lab", b"tracer", Some(b"go"), &[module], b"{}")
+            .fill(
+                b"lab",
+                b"tracer",
+                &[(GO, b"go".to_vec()), (BTF, b"btf".to_vec())],
+                &[module],
+                Some(tree.path()),
+                b"{}",
+            )
             .unwrap();
         let mut rest = archive.bytes.as_slice();
         let mut got = Vec::new();
@@ -172,6 +239,9 @@ mod tests {
             ("init", 0o120_777),
             ("job.json", 0o100_644),
             ("modules/veth.ko", 0o100_644),
+            ("kernel.btf", 0o100_755),
+            ("tree/etc/hosts", 0o100_640),
+            ("tree/link", 0o120_777),
         ] {
             assert!(
                 got.contains(&(want.0.to_owned(), want.1)),

@@ -13,23 +13,26 @@ use anyhow::{Context as _, Result, anyhow};
 
 use crate::{
     apt::{self, Apt, Package},
+    architecture::Architecture,
     command::{self, say},
+    flavour::{Flavour, Wanted},
     places::{Places, make_empty},
     release::{compare_versions, series_of},
-    series::OLDEST,
 };
 
 /// Number of releases to try before giving up: the lists may name packages that a mirror no longer
 /// has.
 const CANDIDATES_MAX: usize = 4;
 const NAME_PREFIX: &str = "linux-image-";
-const NAME_SUFFIX: &str = "-cloud-amd64";
 
 /// A bootable kernel.
 pub(crate) struct Kernel {
     /// The output of `uname -r`.
     pub(crate) release: String,
+    pub(crate) architecture: Architecture,
     pub(crate) image: PathBuf,
+    /// A description of the kernel's types that the kernel itself does not contain.
+    pub(crate) btf: Option<PathBuf>,
     /// Module files by module name; empty for a kernel without modules.
     modules: BTreeMap<String, PathBuf>,
 }
@@ -47,14 +50,8 @@ pub(crate) enum Found {
     Gone(String),
 }
 
-/// A parsed `--kernel` argument: a series such as `6.12`, or `6.12-oldest`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Wanted<'a> {
-    series: &'a str,
-    oldest: bool,
-}
-
-/// Provides the newest kernel of a Debian series such as `6.12`, or the oldest for `6.12-oldest`.
+/// Provides the newest kernel of a Debian series such as `6.12`, or the oldest for `6.12-oldest`,
+/// in the flavour that the name says.
 pub(crate) fn provide(places: &Places, wanted: &str) -> Result<Found> {
     let wanted = Wanted::parse(wanted);
     let kernels = places.cache.join("kernels");
@@ -79,8 +76,9 @@ fn fetch(places: &Places, wanted: Wanted, kernels: &Path) -> Result<Found> {
     let apt = Apt::open(places)?;
     // Since 6.19 the image package is empty and depends on the two others.
     let listed = apt.find(&format!(
-        "^linux-(image|binary|modules)-{}\\..*{NAME_SUFFIX}$",
-        wanted.series.replace('.', "\\.")
+        "^linux-(image|binary|modules)-{}\\..*[0-9]{}$",
+        wanted.series.replace('.', "\\."),
+        wanted.flavour.package_suffix
     ))?;
     let (complete, incomplete) = wanted.candidates(&listed);
     // Archives keep the signed image longer than its modules. The kernel boots without them, and a
@@ -113,21 +111,13 @@ fn fetch(places: &Places, wanted: Wanted, kernels: &Path) -> Result<Found> {
     Ok(Found::Gone(why.unwrap_or_else(|| {
         format!(
             "Debian has no kernel of the series {}; its series are those of \
-             linux-image-VERSION-cloud-amd64, such as 6.12",
-            wanted.series
+             linux-image-VERSION{}, such as 6.12",
+            wanted.series, wanted.flavour.package_suffix
         )
     })))
 }
 
-impl<'a> Wanted<'a> {
-    fn parse(text: &'a str) -> Self {
-        let series = text.strip_suffix(OLDEST);
-        Self {
-            series: series.unwrap_or(text),
-            oldest: series.is_some(),
-        }
-    }
-
+impl Wanted<'_> {
     /// The image packages with all parts in the lists, best first, and what is missing for the best
     /// of the others.
     fn candidates(self, listed: &[Package]) -> (Vec<&Package>, Option<String>) {
@@ -207,8 +197,18 @@ impl Kernel {
     pub(crate) fn without_modules(release: String, image: PathBuf) -> Self {
         Self {
             release,
+            architecture: Architecture::X86_64,
             image,
+            btf: None,
             modules: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a file that describes the kernel's types.
+    pub(crate) fn with_btf(self, btf: PathBuf) -> Self {
+        Self {
+            btf: Some(btf),
+            ..self
         }
     }
 
@@ -256,9 +256,13 @@ impl Kernel {
         for parent in ["lib/modules", "usr/lib/modules"] {
             index_modules(&directory.join(parent), &mut modules)?;
         }
+        let flavour = Flavour::of_release(release)
+            .with_context(|| format!("{release} is no kernel of Debian"))?;
         Ok(Self {
             release: release.to_owned(),
+            architecture: flavour.architecture,
             image,
+            btf: None,
             modules,
         })
     }
@@ -343,8 +347,10 @@ fn cached<'a>(
             let path = entry.ok()?.path();
             let (release, version) = path.file_name()?.to_str()?.split_once('=')?;
             let version = version.strip_suffix(wanted.cache_suffix())?;
-            (series_of(release).ok()? == wanted.series && !version.contains('='))
-                .then(|| (version.to_owned(), path.clone()))
+            (series_of(release).ok()? == wanted.series
+                && wanted.flavour.is_of(release)
+                && !version.contains('='))
+            .then(|| (version.to_owned(), path.clone()))
         })
 }
 
@@ -497,14 +503,15 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_and_the_oldest_of_a_series_do_not_evict_each_other() {
+    fn kernels_of_one_series_and_other_ages_or_flavours_do_not_evict_each_other() {
         let kernels = tempfile::tempdir().unwrap();
         let all = [
-            "6.1.9-cloud=6.1.9-1",
-            "6.12.43-cloud=6.12.43-1=oldest",
-            "6.12.57-cloud=6.12.57-1=oldest",
-            "6.12.117-cloud=6.12.117-1",
-            "6.12.118-cloud=6.12.118-1",
+            "6.1.9-cloud-amd64=6.1.9-1",
+            "6.12.43-cloud-amd64=6.12.43-1=oldest",
+            "6.12.57-cloud-amd64=6.12.57-1=oldest",
+            "6.12.117-cloud-amd64=6.12.117-1",
+            "6.12.118-cloud-amd64=6.12.118-1",
+            "6.12.119-cloud-arm64=6.12.119-1",
             "partial-6.12.9",
         ];
         for name in all {
@@ -515,7 +522,7 @@ mod tests {
         assert!(best("6.12-oldest").ends_with(all[1]));
         remove_others(kernels.path(), &best("6.12"), Wanted::parse("6.12")).unwrap();
         let left = all.map(|name| kernels.path().join(name).is_dir());
-        assert_eq!(left, [true, true, true, false, true, true]);
+        assert_eq!(left, [true, true, true, false, true, true, true]);
     }
 
     #[test]

@@ -129,6 +129,10 @@ impl Report {
             Some("capture") => self.read_capture(data),
             Some("flood") => self.read_cell(flood_as_cell(data)),
             Some("phase") => self.read_phase(data),
+            Some("failed") => {
+                let why = data.get("why").and_then(Value::as_str).unwrap_or_default();
+                self.failures.push(format!("the lab stopped: {why}"));
+            }
             Some("summary") => self.counted = serde_json::from_value(data).ok(),
             Some(_) => {}
             None => self
@@ -183,8 +187,8 @@ impl Report {
                         .push(format!("no case {NO_MPTCP_CASE} was reported"));
                 }
             }
-            Must::EveryRung => {
-                for rung in rungs {
+            Must::EveryRung | Must::EveryRungBut(_) => {
+                for rung in rungs.iter().filter(|rung| must.needs(rung)) {
                     self.require_rung(rung, is_certain);
                 }
             }
@@ -311,9 +315,9 @@ impl Report {
 
 /// Judges one cell. What a kernel of this shape must have may not be missing.
 pub(crate) fn verdict(cell: &Cell, must: Must) -> Verdict {
-    match (cell.outcome, must) {
-        (Outcome::Ok, _) => Verdict::Passed,
-        (Outcome::Mismatch, _) => Verdict::Failed(format!(
+    match cell.outcome {
+        Outcome::Ok => Verdict::Passed,
+        Outcome::Mismatch => Verdict::Failed(format!(
             "the program saw {}, the trace says {}{}",
             cell.caller.as_deref().unwrap_or("nothing"),
             cell.traced.as_deref().unwrap_or("nothing"),
@@ -323,13 +327,11 @@ pub(crate) fn verdict(cell: &Cell, must: Must) -> Verdict {
                 format!(" ({})", cell.why)
             }
         )),
-        (Outcome::Unavailable, Must::EveryRung) => Verdict::Failed(format!(
+        Outcome::Unavailable if must.needs(&cell.rung) => Verdict::Failed(format!(
             "this kernel must support the attach method: {}",
             cell.why
         )),
-        (Outcome::Unavailable, Must::Refuse | Must::Nothing) | (Outcome::Skipped, _) => {
-            Verdict::Skipped(cell.why.clone())
-        }
+        Outcome::Unavailable | Outcome::Skipped => Verdict::Skipped(cell.why.clone()),
     }
 }
 
@@ -378,6 +380,13 @@ mod tests {
         check(UNAVAILABLE, Must::Nothing, 0, 0, 1);
         check(SKIPPED, Must::EveryRung, 0, 0, 1);
         check("no json", Must::Nothing, 0, 1, 0);
+    }
+
+    #[test]
+    fn why_the_lab_stopped_is_a_failure() {
+        let why = r#"{"type":"failed","data":{"why":"no network namespace"}}"#;
+        let sentences = report(&[OK, why]).failure_sentences(Must::EveryRung);
+        assert_eq!(sentences, ["the lab stopped: no network namespace"]);
     }
 
     #[test]

@@ -8,9 +8,6 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 
-/// Target triple of the static programs for virtual machines.
-pub(crate) const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
-
 /// The directories that every verb uses.
 #[derive(Clone)]
 pub(crate) struct Places {

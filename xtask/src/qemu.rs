@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 
-use crate::{command, emulator::Emulator};
+use crate::{architecture::Architecture, command, emulator::Emulator};
 
 /// Most console lines shown when a machine fails.
 const CONSOLE_TAIL_LINES_MAX: usize = 40;
@@ -38,6 +38,8 @@ pub(crate) struct Machine<'a> {
     /// later.
     pub(crate) command_time_max: Duration,
     pub(crate) clock: Clock,
+    /// More kernel parameters.
+    pub(crate) append: &'a str,
 }
 
 /// The clock inside the machine.
@@ -92,10 +94,7 @@ impl Machine<'_> {
         &self,
         mut on_said: impl FnMut(&Said) -> Option<Vec<String>>,
     ) -> Result<Ended> {
-        let mut child = self
-            .qemu()
-            .spawn()
-            .context("cannot start qemu-system-x86_64")?;
+        let mut child = self.qemu().spawn().context("cannot start QEMU")?;
         let results = child
             .stdout
             .take()
@@ -164,6 +163,7 @@ impl Machine<'_> {
     }
 
     fn qemu(&self) -> Command {
+        let hardware = hardware(self.emulator.architecture());
         let mut qemu = self.emulator.command();
         qemu.args([
             "-nodefaults",
@@ -172,9 +172,8 @@ impl Machine<'_> {
             "-display",
             "none",
         ])
-        // Disable ERMS and FSRM: with them the kernel copies and clears byte by byte, each an
-        // emulated step.
-        .args(["-m", "1G", "-cpu", "max,-erms,-fsrm"])
+        .args(["-m", "1G"])
+        .args(hardware.machine)
         .args(self.clock.options())
         // Use software emulation even if /dev/kvm exists: it behaves the same on every host, and
         // nested virtualisation, which CI machines have, breaks in many ways. Emulate both
@@ -187,10 +186,15 @@ impl Machine<'_> {
         .arg("-initrd")
         .arg(self.initramfs)
         // A panic resets the machine, and -no-reboot turns that into an exit instead of a hang.
-        .args(["-append", "console=ttyS0 quiet panic=-1"])
+        .arg("-append")
+        .arg(format!(
+            "console={} quiet panic=-1 {}",
+            hardware.console, self.append
+        ))
         .arg("-serial")
         .arg(format!("file:{}", self.console_log.display()))
-        .args(["-serial", "stdio"])
+        .args(["-chardev", "stdio,id=results"])
+        .args(hardware.results)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -201,6 +205,34 @@ impl Machine<'_> {
     pub(crate) fn console_tail(&self) -> String {
         let log = fs::read(&self.console_log).unwrap_or_default();
         command::last_lines(&String::from_utf8_lossy(&log), CONSOLE_TAIL_LINES_MAX)
+    }
+}
+
+/// What differs between the architectures.
+struct Hardware {
+    /// QEMU's options for board and processor.
+    machine: &'static [&'static str],
+    /// The kernel's name of the first serial port.
+    console: &'static str,
+    /// QEMU's options for the second serial port.
+    results: &'static [&'static str],
+}
+
+const fn hardware(architecture: Architecture) -> Hardware {
+    match architecture {
+        // Disable ERMS and FSRM: with them the kernel copies and clears byte by byte, each an
+        // emulated step.
+        Architecture::X86_64 => Hardware {
+            machine: &["-cpu", "max,-erms,-fsrm"],
+            console: "ttyS0",
+            results: &["-serial", "chardev:results"],
+        },
+        // `-cpu max` takes three times as long to boot: it emulates pointer authentication.
+        Architecture::Aarch64 => Hardware {
+            machine: &["-M", "virt", "-cpu", "neoverse-n1"],
+            console: "ttyAMA0",
+            results: &["-device", "pci-serial,chardev=results"],
+        },
     }
 }
 

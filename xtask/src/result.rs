@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::{
     command::say,
     docs_table::{OLDEST_MARK, Outcomes},
+    flavour::Wanted,
     matrix::{PhaseTime, Report},
-    series::{self, Must, OLDEST, RUNNING},
+    series::{self, Must, RUNNING},
     skips::Skip,
     suite::Suite,
     tally::Tally,
@@ -118,7 +119,7 @@ impl SuiteResult {
         };
         if self.series == RUNNING {
             format!("{RUNNING}: {release}")
-        } else if self.series.ends_with(OLDEST) {
+        } else if Wanted::parse(&self.series).oldest {
             format!("{release}{OLDEST_MARK}")
         } else {
             release.clone()
@@ -133,7 +134,12 @@ impl SuiteResult {
             label = label.split('-').next().unwrap_or_default().to_owned();
         }
         let suites = match self.suite == Suite::Together {
-            true => &[Suite::Queries, Suite::Fallbacks, Suite::Verdicts][..],
+            true => &[
+                Suite::Queries,
+                Suite::Fallbacks,
+                Suite::Verdicts,
+                Suite::Paths,
+            ][..],
             false => std::slice::from_ref(&self.suite),
         };
         suites

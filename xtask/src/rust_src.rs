@@ -1,5 +1,6 @@
-//! The source of `core`, with which every BPF program is compiled, and which rustup does not
-//! install by default. Its version must be exactly that of the compiler.
+//! The source of Rust's standard library, which rustup does not install by default: every BPF
+//! program is compiled with `core`, and programs for another architecture with `std`. Its version
+//! must be exactly that of the compiler.
 //!
 //! The toolchain is only changed where rustup itself can add the component. Other copies go into
 //! the cache, and cargo gets their path.
@@ -33,7 +34,7 @@ pub(crate) fn provide(places: &Places, rustc_version: &str) -> Result<PathBuf> {
         return Ok(library);
     }
     say(format_args!(
-        "the source of core {rustc_version} is not installed: looking for it"
+        "the source of Rust's library {rustc_version} is not installed: looking for it"
     ));
     let mut failures = Vec::new();
     for (name, way) in WAYS {
@@ -43,7 +44,7 @@ pub(crate) fn provide(places: &Places, rustc_version: &str) -> Result<PathBuf> {
                     .or_else(|| library_in(&cached));
                 if let Some(library) = library {
                     say(format_args!(
-                        "core's source: {} ({name})",
+                        "source of Rust's library: {} ({name})",
                         library.display()
                     ));
                     return Ok(library);
@@ -54,11 +55,35 @@ pub(crate) fn provide(places: &Places, rustc_version: &str) -> Result<PathBuf> {
         }
     }
     bail!(
-        "cannot find the source of core {rustc_version}, which BPF programs are compiled with; \
-         tried\n  {}\nset {ARCHIVE_VARIABLE} to a tar file of the compiler's source that holds \
-         library/core",
+        "cannot find the source of Rust's library {rustc_version}, which programs for BPF and for \
+         other architectures are compiled with; tried\n  {}\nset {ARCHIVE_VARIABLE} to a tar file \
+         of the compiler's source that holds library/core",
         failures.join("\n  ")
     )
+}
+
+/// The source of the standard library, from which it has to be compiled for `triple`; `None` if
+/// rustup has installed it for that target.
+pub(crate) fn unless_installed(places: &Places, triple: &str) -> Result<Option<PathBuf>> {
+    let installed = sysroot(places)?
+        .join("lib/rustlib")
+        .join(triple)
+        .join("lib");
+    if installed.is_dir() {
+        return Ok(None);
+    }
+    provide(places, &version(places)?).map(Some)
+}
+
+/// Version of the compiler, such as `1.95.0`.
+pub(crate) fn version(places: &Places) -> Result<String> {
+    let mut rustc = Command::new("rustc");
+    rustc.arg("-vV").current_dir(&places.root);
+    let said = command::text(&mut rustc, "cannot ask rustc for its version")?;
+    let version = said.lines().find_map(|line| line.strip_prefix("release: "));
+    version
+        .map(str::to_owned)
+        .context("rustc does not say its version")
 }
 
 type Way = fn(&Places, &str, &Path) -> Result<()>;

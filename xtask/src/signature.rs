@@ -85,12 +85,17 @@ pub(crate) struct Shape {
 }
 
 impl Registry {
-    /// Registers a kernel's shape. The first kernel to claim a shape gets all tests.
-    pub(crate) fn claim(&self, kernel: &str, shape: Shape) -> Found {
+    /// Registers a kernel's shape. The first kernel to claim a shape gets all tests, unless a few
+    /// suffice for it: then the shape is left for another one.
+    pub(crate) fn claim(&self, kernel: &str, shape: Shape, is_brief: bool) -> Found {
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         let next = numbers.len();
-        let is_first = !numbers.contains_key(&shape.id);
-        let number = *numbers.entry(shape.id.clone()).or_insert(next);
+        let known = numbers.get(&shape.id).copied();
+        let is_first = known.is_none() && !is_brief;
+        if is_first {
+            numbers.insert(shape.id.clone(), next);
+        }
+        let number = known.unwrap_or(next);
         Found {
             kernel: kernel.to_owned(),
             shape: shape.id,
@@ -145,12 +150,13 @@ mod tests {
                 id: ShapeId(id.to_owned()),
                 rungs: Vec::new(),
             };
-            let found = registry.claim(kernel, shape);
+            let found = registry.claim(kernel, shape, kernel.ends_with("rt"));
             (found.is_first, found.number)
         };
         assert_eq!(claim("6.1", "a"), (true, 0));
         assert_eq!(claim("6.12", "b"), (true, 1));
         assert_eq!(claim("6.13", "b"), (false, 1));
+        assert_eq!(claim("6.14-rt", "c"), (false, 2));
         assert_eq!(claim("6.14", "c"), (true, 2));
     }
 }

@@ -14,7 +14,7 @@ pub(crate) struct Skip {
 }
 
 /// Substrings of acceptable reasons, and why nothing can be done about them.
-const FACTS: [(&str, &str); 14] = [
+const FACTS: [(&str, &str); 16] = [
     ("this kernel", "nothing can be installed into a kernel"),
     ("(CONFIG_", "what a kernel was built with"),
     (
@@ -25,6 +25,10 @@ const FACTS: [(&str, &str); 14] = [
     (
         "MPTCP_TRACE_BTF_DIR",
         "files of other projects, which we may not redistribute",
+    ),
+    (
+        "PyPI has no rotel",
+        "the collector exists for some machines only",
     ),
     ("the archive lists", "Debian's archive removes old kernels"),
     (
@@ -45,6 +49,10 @@ const FACTS: [(&str, &str); 14] = [
     ("others flood this host", "other programs fill the queue"),
     (
         "there is no python3 here",
+        "a virtual machine contains only our own programs",
+    ),
+    (
+        "install the package nftables",
         "a virtual machine contains only our own programs",
     ),
 ];

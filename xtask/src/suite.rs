@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::otlp::Collector;
+
 /// Every attach method, best first.
 pub(crate) const RUNGS: [&str; 3] = ["fexit", "kprobe", "tracepoint"];
 
@@ -14,16 +16,32 @@ pub(crate) enum Suite {
     Fallbacks,
     /// Applications query at every stage of a connection, or never.
     Verdicts,
-    /// The three above with one start of the tracer per attach method.
+    /// Make paths come up, fail and end in every possible way.
+    Paths,
+    /// The suites above with one start of the tracer per attach method.
     Together,
     /// Many concurrent connections, of which some fall back.
     Mix,
     /// Short-lived sockets, so that the kernel reuses their addresses.
     Reuse,
+    /// What the packet that decided shows, with boxes in the way.
+    Fingerprints,
+    /// Many connections with several paths each.
+    ManyPaths,
+    /// What a path carried, compared with the kernel's own account of it.
+    Ledgers,
+    /// What the sensor of paths does for packets, and how many records it writes.
+    PathCost,
+    /// Path managers in userspace, with and without the tracer.
+    PathManagers,
     /// Network namespaces that are created, used and deleted.
     Namespaces,
+    /// `probe` over a chain of routers.
+    Probed,
     /// curl and nginx over MPTCP.
     Pair,
+    /// Captures of both ends, compared.
+    Paired,
     /// More queries than the ring can hold.
     Floods,
     /// The Prometheus exporter.
@@ -34,6 +52,8 @@ pub(crate) enum Suite {
     Exported,
     /// `serve`, while processes, sockets and namespaces come and go.
     Churn,
+    /// The flight recorder.
+    Recorded,
 }
 
 /// One command line of the lab.
@@ -48,6 +68,9 @@ pub(crate) struct Task {
 
 /// Connections of the mix in a virtual machine: the default takes too long in emulation.
 const MIX_CONNECTIONS: u32 = 400;
+
+/// Connections whose addresses repeat.
+const SHORT_CONNECTIONS: u32 = 10_000;
 
 /// Processes and connections of a storm.
 const STORM_PROCESSES: u32 = 8;
@@ -69,16 +92,25 @@ impl Suite {
             Self::Queries => "queries",
             Self::Fallbacks => "fallbacks",
             Self::Verdicts => "verdicts",
+            Self::Paths => "paths",
             Self::Together => "together",
             Self::Mix => "mix",
             Self::Reuse => "reuse",
+            Self::Fingerprints => "fingerprints",
+            Self::ManyPaths => "many-paths",
+            Self::Ledgers => "ledgers",
+            Self::PathCost => "path-cost",
+            Self::PathManagers => "path-managers",
             Self::Namespaces => "namespaces",
+            Self::Probed => "probed",
             Self::Pair => "pair",
+            Self::Paired => "paired",
             Self::Floods => "floods",
             Self::Served => "served",
             Self::Watched => "watched",
             Self::Exported => "exported",
             Self::Churn => "churn",
+            Self::Recorded => "recorded",
         }
     }
 
@@ -86,7 +118,7 @@ impl Suite {
     pub(crate) fn always_plays(self) -> bool {
         matches!(
             self,
-            Self::Queries | Self::Fallbacks | Self::Verdicts | Self::Together
+            Self::Queries | Self::Fallbacks | Self::Verdicts | Self::Paths | Self::Together
         )
     }
 
@@ -95,16 +127,25 @@ impl Suite {
             Self::Queries => "matrix",
             Self::Fallbacks
             | Self::Verdicts
+            | Self::Paths
             | Self::Together
             | Self::Mix
             | Self::Reuse
+            | Self::Fingerprints
+            | Self::ManyPaths
+            | Self::Ledgers
+            | Self::PathCost
+            | Self::PathManagers
             | Self::Namespaces
+            | Self::Probed
             | Self::Pair
+            | Self::Paired
             | Self::Floods
             | Self::Served
             | Self::Watched
             | Self::Exported
-            | Self::Churn => self.name(),
+            | Self::Churn
+            | Self::Recorded => self.name(),
         }
     }
 }
@@ -160,11 +201,18 @@ impl Task {
         self
     }
 
-    /// Validates with a Python that has the schema of OpenTelemetry.
-    pub(crate) fn judged(mut self, python: Option<&Path>) -> Self {
+    /// Validates with a Python that has the schema of OpenTelemetry, and with a collector.
+    pub(crate) fn judged(mut self, python: Option<&Path>, collector: Option<&Collector>) -> Self {
         if let Some(python) = python {
             self.extra
                 .extend(["--python".into(), python.display().to_string()]);
+        }
+        match collector {
+            Some(Collector::Program(program)) => self
+                .extra
+                .extend(["--collector".into(), program.display().to_string()]),
+            Some(Collector::Nowhere) => self.extra.push("--no-collector".into()),
+            None => {}
         }
         self
     }
@@ -195,6 +243,13 @@ impl Task {
         self
     }
 
+    /// Closes the connections as soon as their second path is up, on few ports.
+    pub(crate) fn closing_at_once(mut self) -> Self {
+        let options = format!("--short --connections {SHORT_CONNECTIONS}");
+        self.extra.extend(options.split(' ').map(str::to_owned));
+        self
+    }
+
     /// Uses one address family only, `v4` or `v6`.
     pub(crate) fn of_family(mut self, family: &str) -> Self {
         self.extra.extend(["--family".into(), family.to_owned()]);
@@ -215,6 +270,15 @@ impl Task {
         self
     }
 
+    /// Adds the recipes of paths to a suite with queries and fallbacks: these, or all of them.
+    pub(crate) fn with_paths(mut self, names: &[&str]) -> Self {
+        self.extra.push("--paths".into());
+        for name in names {
+            self.extra.extend(["--path".into(), (*name).to_owned()]);
+        }
+        self
+    }
+
     /// Whether the suite plays the scenarios of verdicts.
     pub(crate) fn has_verdicts(&self) -> bool {
         self.suite == Suite::Verdicts || self.extra.iter().any(|word| word == VERDICTS)
@@ -226,6 +290,13 @@ impl Task {
             self.extra
                 .extend(["--tracer-arg".into(), format!("--hide-function={function}")]);
         }
+        self
+    }
+
+    /// Gives the tracer a file that describes the kernel's types.
+    pub(crate) fn describing(mut self, file: &str) -> Self {
+        self.extra
+            .extend(["--tracer-arg".into(), format!("--btf={file}")]);
         self
     }
 
@@ -278,6 +349,10 @@ mod tests {
             "lab together --tracer T --attach kprobe --verdicts --go G",
         );
         check(
+            Task::on(Suite::Together, "kprobe").with_paths(&["base"]),
+            "lab together --tracer T --attach kprobe --paths --path base",
+        );
+        check(
             Task::on(Suite::Mix, "fexit").small(),
             "lab mix --tracer T --attach fexit --connections 400",
         );
@@ -294,6 +369,10 @@ mod tests {
              --tracer-arg --hide-function=f",
         );
         check(
+            Task::on(Suite::Queries, "kprobe").describing("/k.btf"),
+            "lab matrix --tracer T --attach kprobe --tracer-arg --btf=/k.btf",
+        );
+        check(
             Task::on(Suite::Queries, "fexit").of_family("v6"),
             "lab matrix --tracer T --attach fexit --family v6",
         );
@@ -306,12 +385,25 @@ mod tests {
             "lab served --tracer T --attach tracepoint --dashboard d.json",
         );
         check(
-            Task::on(Suite::Exported, "tracepoint").judged(Some(Path::new("p"))),
-            "lab exported --tracer T --attach tracepoint --python p",
+            Task::on(Suite::Exported, "tracepoint")
+                .judged(Some(Path::new("p")), Some(&Collector::Program("c".into()))),
+            "lab exported --tracer T --attach tracepoint --python p --collector c",
+        );
+        check(
+            Task::on(Suite::Exported, "tracepoint").judged(None, Some(&Collector::Nowhere)),
+            "lab exported --tracer T --attach tracepoint --no-collector",
         );
         check(
             Task::on(Suite::Churn, "tracepoint").short(),
             "lab churn --tracer T --attach tracepoint --short",
+        );
+        check(
+            Task::on(Suite::Recorded, "tracepoint").short(),
+            "lab recorded --tracer T --attach tracepoint --short",
+        );
+        check(
+            Task::on(Suite::ManyPaths, "tracepoint").closing_at_once(),
+            "lab many-paths --tracer T --attach tracepoint --short --connections 10000",
         );
         check(
             Task::on(Suite::Reuse, "tracepoint"),

@@ -1,13 +1,17 @@
 //! `cargo xtask vm`: boots kernels, and runs the lab's suites or a command in each.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Result, bail};
 
 use crate::{
+    architecture::Architecture,
     build::{self, StaticPrograms},
     command::say,
-    docs_table,
+    docs_table, flavour,
     fleet::{Fleet, JOB_TIME_MAX_S, Work},
     kernels::Found,
     places::Places,
@@ -28,24 +32,31 @@ use crate::{
     cargo xtask vm --kernel 6.12 6.12-oldest --fallbacks\n  \
     cargo xtask vm --kernel 6.1 --verdicts --attach fexit\n  \
     cargo xtask vm --kernel 6.1 6.12 7.3 --queries --attach kprobe\n  \
-    cargo xtask vm --kernel sol-tcp --update-docs\n  \
+    cargo xtask vm --kernel 6.12-arm64 7.3-arm64-16k 6.12-rt\n  \
+    cargo xtask vm --kernel rhel llvm\n  \
     cargo xtask vm --kernel 6.12 -- /bin/mptcp-trace doctor\n\n\
     A series that Debian packages, such as 6.12, means its newest kernel; 6.12-oldest the oldest\n\
-    that the archive still has. `sol-tcp` is the kernel that `cargo xtask kernel` builds.\n\
-    Part of `cargo xtask test`: 5.10 6.1 6.12-oldest 6.12 6.16 6.17 6.18 6.19 7.1 7.2 7.3.")]
+    that the archive still has. A flavour may follow: generic, rt, arm64, arm64-generic, arm64-16k,\n\
+    arm64-rt. sol-tcp, rhel, no-btf and llvm are the kernels that `cargo xtask kernel` builds.\n\
+    Part of `cargo xtask test`: 5.10 6.1 6.12-oldest 6.12 6.16 6.17 6.18 6.19 7.1 7.2 7.3\n\
+    6.12-generic 6.12-rt 6.12-arm64 6.1-arm64 6.12-arm64-16k 7.3-arm64.")]
 pub(crate) struct Args {
     /// Series of kernels to boot, such as 6.12 or 6.12-oldest
     #[arg(long, required = true, num_args = 1.., value_name = "SERIES")]
     kernel: Vec<String>,
-    /// Only the queries, on sockets of every kind (default: all three suites)
+    /// Only the queries, on sockets of every kind (default: all four suites)
     #[arg(long)]
     queries: bool,
-    /// Only the fallbacks: connections fall back to TCP in every possible way (default: all three)
+    /// Only the fallbacks: connections fall back to TCP in every possible way (default: all four)
     #[arg(long)]
     fallbacks: bool,
-    /// Only the verdicts: applications ask too early, too late, never or right (default: all three)
+    /// Only the verdicts: applications ask too early, too late, never or right (default: all four)
     #[arg(long)]
     verdicts: bool,
+    /// Only the paths: paths of connections come up, fail and end in every possible way (default: all
+    /// four)
+    #[arg(long)]
+    paths: bool,
     /// Only these attach methods (default: all)
     #[arg(long, num_args = 1.., value_name = "RUNG", value_parser = RUNGS)]
     attach: Vec<String>,
@@ -65,6 +76,9 @@ pub(crate) struct Args {
     /// repeatable
     #[arg(long)]
     icount: bool,
+    /// More parameters for the kernel, such as lockdown=confidentiality
+    #[arg(long, default_value = "", value_name = "PARAMETERS")]
+    append: String,
     /// Use this static mptcp-trace instead of building one
     #[arg(long, value_name = "PATH", requires = "lab")]
     tracer: Option<PathBuf>,
@@ -81,13 +95,17 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     let places = Places::find()?;
     let page = places.root.join("docs/kernels.md");
     let programs = match (&args.tracer, &args.lab) {
-        (Some(tracer), Some(lab)) => StaticPrograms::given(tracer, lab),
-        (None, _) | (_, None) => build::static_programs(&places)?.with_go(&places),
+        (Some(tracer), Some(lab)) => given(&args.kernel, tracer, lab)?,
+        (None, _) | (_, None) => build::for_kernels(&places, &args.kernel)?
+            .into_iter()
+            .map(|programs| programs.with_go(&places))
+            .collect(),
     };
     let mut fleet = Fleet::prepare(places, programs, args.keep_log, args.timeout_s)?;
     if args.icount {
         fleet = fleet.counting_instructions();
     }
+    let fleet = fleet.appending(&args.append);
     if !args.command.is_empty() {
         return command_on_all(&fleet, args);
     }
@@ -115,6 +133,7 @@ impl Args {
             (self.queries, Suite::Queries),
             (self.fallbacks, Suite::Fallbacks),
             (self.verdicts, Suite::Verdicts),
+            (self.paths, Suite::Paths),
         ]
         .into_iter()
         .filter_map(|(is_named, suite)| is_named.then_some(suite))
@@ -122,15 +141,38 @@ impl Args {
         let suites = match named.as_slice() {
             // Without MPTCP there are no fallbacks.
             [] if series::must(series) == Must::Refuse => &[Suite::Queries][..],
-            [] => &[Suite::Queries, Suite::Fallbacks, Suite::Verdicts],
+            [] => &[
+                Suite::Queries,
+                Suite::Fallbacks,
+                Suite::Verdicts,
+                Suite::Paths,
+            ],
             named => named,
         };
-        let task = |&suite: &Suite| match Task::new(suite, &self.attach) {
-            task if self.flood && suite == Suite::Queries => task.flooded(),
-            task => task,
+        let task = |&suite: &Suite| {
+            let mut task = Task::new(suite, &self.attach);
+            if self.flood && suite == Suite::Queries {
+                task = task.flooded();
+            }
+            if series::is_v4_only(series) {
+                task = task.of_family("v4");
+            }
+            task
         };
         suites.iter().map(task).collect()
     }
+}
+
+/// Programs that were built elsewhere, for kernels of one architecture.
+fn given(kernels: &[String], tracer: &Path, lab: &Path) -> Result<Vec<StaticPrograms>> {
+    let mut architectures = kernels
+        .iter()
+        .map(|kernel| flavour::architecture_of(kernel));
+    let first = architectures.next().unwrap_or(Architecture::HOST);
+    if architectures.any(|other| other != first) {
+        bail!("--tracer and --lab are programs of one architecture; name only kernels of it");
+    }
+    Ok(vec![StaticPrograms::given(first, tracer, lab)])
 }
 
 fn command_on_all(fleet: &Fleet, args: &Args) -> Result<ExitCode> {

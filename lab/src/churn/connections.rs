@@ -85,7 +85,7 @@ pub(super) fn recipes(churn: &Churn) {
         actions.recipes += 1;
         actions.namespaces += match recipe.place {
             Place::Loopback => 1,
-            Place::Middlebox => 2,
+            Place::Middlebox | Place::TwoPaths => 2,
         };
         actions.unlike += u64::from(!played.scene.wrong.is_empty());
         actions.asked += played.scene.answers.len() as u64;

@@ -3,12 +3,15 @@
 usage: receiver.py PORT FILE [REFUSE]
 
 Writes one JSON line to FILE for each log record, each request with metrics, and each error. The first REFUSE requests
-get status 503. Needs the package opentelemetry-proto.
+get status 503. Requests are JSON (from the tracer) or protobuf (from a collector), as they are or compressed with gzip.
+Needs the package opentelemetry-proto.
 """
 
+import gzip
 import http.server
 import json
 import sys
+import threading
 
 try:
     from google.protobuf import json_format
@@ -81,6 +84,17 @@ SIGNALS = {
 }
 refuse = int(sys.argv[3]) if len(sys.argv) > 3 else 0
 out = open(sys.argv[2], "a", encoding="utf-8")
+# A collector keeps several connections open.
+lock = threading.Lock()
+
+
+def parse(kind, body, message):
+    if kind == "application/x-protobuf":
+        message.ParseFromString(body)
+        return message
+    if kind != "application/json":
+        raise ValueError(f"content-type: {kind}")
+    return json_format.Parse(body, message, ignore_unknown_fields=False)
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
@@ -89,27 +103,32 @@ class Receiver(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         global refuse
         body = self.rfile.read(int(self.headers["content-length"]))
-        if refuse:
-            refuse -= 1
-            return self.answer(503, b"", ("Retry-After", "1"))
-        lines, status, said = [], 200, b""
-        try:
-            if self.headers["content-type"] != "application/json":
-                raise ValueError(f"content-type: {self.headers['content-type']}")
-            request_type, response_type, read = SIGNALS[self.path]
-            request = json_format.Parse(body, request_type(), ignore_unknown_fields=False)
-            lines = list(read(request))
-            said = json_format.MessageToJson(response_type()).encode()
-        except Exception as why:  # The test reports every error.
-            lines, status = [{"wrong": f"{self.path}: {why!r}", "body": body.decode(errors="replace")[:2000]}], 400
-        for line in lines:
-            out.write(json.dumps(line) + "\n")
-        out.flush()
+        with lock:
+            if refuse:
+                refuse -= 1
+                return self.answer(503, b"", ("Retry-After", "1"))
+            lines, status, said = [], 200, b""
+            try:
+                if (encoding := self.headers["content-encoding"]) == "gzip":
+                    body = gzip.decompress(body)
+                elif encoding is not None:
+                    raise ValueError(f"content-encoding: {encoding}")
+                request_type, response_type, read = SIGNALS[self.path]
+                kind = self.headers["content-type"]
+                lines = list(read(parse(kind, body, request_type())))
+                response = response_type()
+                is_json = kind == "application/json"
+                said = json_format.MessageToJson(response).encode() if is_json else response.SerializeToString()
+            except Exception as why:  # The test reports every error.
+                lines, status = [{"wrong": f"{self.path}: {why!r}", "body": body.decode(errors="replace")[:2000]}], 400
+            for line in lines:
+                out.write(json.dumps(line) + "\n")
+            out.flush()
         self.answer(status, said)
 
     def answer(self, status, said, *headers):
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", self.headers["content-type"] or "text/plain")
         self.send_header("Content-Length", str(len(said)))
         for header in headers:
             self.send_header(*header)
@@ -123,4 +142,4 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         pass
 
 
-http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Receiver).serve_forever()
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Receiver).serve_forever()

@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
+use super::Route;
 use crate::{
     netns::Counters,
     process::Running,
@@ -63,10 +64,9 @@ impl Receiver {
         })
     }
 
-    /// Arguments that make the tracer export to it.
-    pub(super) fn words(&self) -> [String; 4] {
-        let url = format!("http://127.0.0.1:{}", self.port);
-        ["--otlp".into(), url, "--otlp-interval".into(), "1s".into()]
+    /// Port that it listens on.
+    pub(super) fn port(&self) -> u16 {
+        self.port
     }
 
     /// False if the schema is unavailable.
@@ -96,10 +96,6 @@ impl Receiver {
         }
     }
 
-    pub(super) fn stop(&mut self) {
-        self.child = None;
-    }
-
     pub(super) fn read(&self) -> anyhow::Result<Read> {
         let text = fs::read_to_string(&self.file)?;
         let mut read = Read::default();
@@ -124,6 +120,40 @@ impl Receiver {
         }
         Ok(read)
     }
+}
+
+/// Directly to the receiver.
+impl Route for Receiver {
+    fn name(&self) -> &'static str {
+        "exported"
+    }
+
+    fn words(&self) -> Vec<String> {
+        let url = format!("http://127.0.0.1:{}", self.port);
+        export_to(&url)
+    }
+
+    fn interrupt(&mut self) -> anyhow::Result<()> {
+        self.child = None;
+        Ok(())
+    }
+
+    fn resume(&mut self) -> anyhow::Result<()> {
+        // Its first answer is "unavailable".
+        ensure!(self.start(1)?, "the receiver does not start again");
+        Ok(())
+    }
+
+    fn receiver(&self) -> &Receiver {
+        self
+    }
+}
+
+/// Arguments that make the tracer export to a URL.
+pub(super) fn export_to(url: &str) -> Vec<String> {
+    ["--otlp", url, "--otlp-interval", "1s"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 impl Read {

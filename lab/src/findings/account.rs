@@ -8,7 +8,7 @@ use crate::{
     netns::Counters,
     recipes::{FALLBACK_COUNTERS, Finding},
     report::{Cell, Outcome},
-    traced::{End, Losses, Reconciled, TracedLine},
+    traced::{End, Losses, MISSED_MAX, Reconciled, TracedLine},
 };
 
 /// A network namespace of a recipe, with the kernel's counters.
@@ -145,15 +145,25 @@ fn agrees_without(of_others: &Counters, entry: &Reconciled) -> bool {
     })
 }
 
-/// The kernel may skip at most one query in this number: it skips a probe run when as many threads
-/// were preempted inside the probe as there are programs that take turns. Skips are counted, and
-/// the cases prove that the required queries are reported.
-const QUERIES_PER_MISSED_MIN: u64 = 50;
-/// Too few skips to estimate a rate: in a small run they are not a failure.
-const MISSED_MAX: u64 = 3;
+/// The kernel may skip at most one run of a sensor in this number: it skips a run when as many
+/// threads were preempted inside the probe as there are programs that take turns, and a kprobe's
+/// whenever another program runs on the CPU. An emulated machine executes little between two ticks
+/// of its clock: on a loaded host 7.1 skipped 9 of 331 with `kprobe`. Skips are counted, and the
+/// cases prove that the required queries are reported.
+const SEEN_PER_MISSED_MIN: u64 = 20;
 
 /// The counters must add up, nothing may be lost, and every line must be counted.
 pub(super) fn identity(rung: &str, lines: usize, ends: &[&End]) -> Cell {
+    identity_but(rung, lines, ends, None)
+}
+
+/// The same, but this sensor may lose records, if it counts them.
+pub(super) fn identity_but(
+    rung: &str,
+    lines: usize,
+    ends: &[&End],
+    may_lose: Option<&str>,
+) -> Cell {
     let wrong = |why: String| mismatch("identity", rung, "nothing lost", "otherwise", why);
     let [end] = ends else {
         return wrong(format!("{} end lines", ends.len()));
@@ -163,8 +173,9 @@ pub(super) fn identity(rung: &str, lines: usize, ends: &[&End]) -> Cell {
         // Without queries, the skipped runs can only be those of other options.
         let is_often = losses.seen > 0
             && missed(losses) > MISSED_MAX
-            && missed(losses) * QUERIES_PER_MISSED_MIN > losses.seen;
-        !losses.balances() || losses.lost() > 0 || is_often
+            && missed(losses) * SEEN_PER_MISSED_MIN > losses.seen;
+        let may_lose = may_lose == Some(&losses.sensor);
+        !losses.balances() || losses.lost() > 0 && !may_lose || is_often
     };
     if end.losses.is_empty() || end.losses.iter().any(lost) {
         return wrong(format!("{:?}", end.losses));

@@ -95,6 +95,8 @@ fn likeness(wanted: &Wanted, line: &Line) -> u32 {
 /// Fields of a line that are wrong.
 fn different(rung: &str, wanted: &Wanted, line: &Line) -> Vec<Difference> {
     let Found {
+        boottime_ns: _,
+        packet: _,
         id: _,
         cause,
         known,

@@ -52,6 +52,23 @@ pub(crate) fn on_rungs(
     })
 }
 
+/// Plays once more if it could not be played to its end: a busy machine may take longer than the
+/// patience of the lab. This is a second try of the first cell.
+pub(crate) fn or_once_more(
+    play: impl Fn() -> anyhow::Result<Vec<Cell>>,
+) -> anyhow::Result<Vec<Cell>> {
+    let why = match play() {
+        Ok(cells) => return Ok(cells),
+        Err(why) => format!("{why:#}"),
+    };
+    eprintln!("mptcp-lab: trying again: {why}");
+    let mut cells = play()?;
+    if let Some(first) = cells.first_mut() {
+        first.first_try = Some(why);
+    }
+    Ok(cells)
+}
+
 /// The cases to play; empty means all.
 #[derive(Clone, Copy)]
 pub(crate) struct Only<'a>(&'a [String]);
@@ -111,6 +128,23 @@ fn second_try(first: Vec<Cell>, second: &[Cell]) -> Vec<Cell> {
 mod tests {
     use super::*;
     use crate::cells::{mismatch, ok};
+
+    #[test]
+    fn what_could_not_be_played_is_played_once_more_and_reported() {
+        let tries = std::cell::Cell::new(0);
+        let play = |bad: u32| {
+            tries.set(0);
+            or_once_more(|| {
+                tries.set(tries.get() + 1);
+                anyhow::ensure!(tries.get() > bad, "no bytes arrived");
+                Ok(vec![ok("mix", "fexit", "", "")])
+            })
+        };
+        assert_eq!(play(0).unwrap()[0].first_try, None);
+        let why = Some("no bytes arrived".to_owned());
+        assert_eq!(play(1).unwrap()[0].first_try, why);
+        assert!(play(2).is_err());
+    }
 
     #[test]
     fn what_was_wrong_is_played_once_more_and_all_if_it_was_about_all() {

@@ -167,6 +167,19 @@ impl<R: Reads> Run<R> {
         Ok(self.args(if has_cap { &["--cap", "0"][..] } else { &[] }))
     }
 
+    /// Prints findings of every kind. Tracers that print all of them by default lack the word.
+    pub(crate) fn showing_all(self) -> anyhow::Result<Self> {
+        // A wrong value is rejected before the help is printed.
+        let help = Command::new(&self.program)
+            .args(["live", "--kind", "all", "--help"])
+            .output();
+        let help = help.with_context(|| format!("cannot run {}", self.program.display()))?;
+        Ok(match help.status.success() {
+            true => self.args(["--kind", "all"]),
+            false => self,
+        })
+    }
+
     /// Looks more often, to measure when it is live.
     pub(crate) fn measured(self) -> Self {
         Self {

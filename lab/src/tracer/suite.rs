@@ -28,12 +28,15 @@ pub(crate) struct Suite<'a> {
     rung: &'a str,
     capture: Option<Capture>,
     kept_as: Option<&'static str>,
+    shows_all: bool,
 }
 
 /// The reason why no connection can fall back here, if so.
 pub(crate) fn no_mptcp() -> Option<String> {
     net::open(Kind::Mptcp, Family::V4)
         .err()
+        // net.mptcp.enabled is 0 here, but the suites switch MPTCP on in namespaces of their own.
+        .filter(|why| why.raw_os_error() != Some(libc::ENOPROTOOPT))
         .map(|why| format!("no MPTCP socket: {why}"))
 }
 
@@ -44,6 +47,15 @@ impl<'a> Suite<'a> {
             rung,
             capture: None,
             kept_as: None,
+            shows_all: false,
+        }
+    }
+
+    /// Makes the tracer print findings of every kind.
+    pub(crate) fn showing_all(self) -> Self {
+        Self {
+            shows_all: true,
+            ..self
         }
     }
 
@@ -70,6 +82,10 @@ impl<'a> Suite<'a> {
         }
         let mut watch = Stopwatch::start(rung);
         let run = Run::live(&self.tried.tracer, rung).keeping();
+        let run = match self.shows_all {
+            true => run.showing_all()?,
+            false => run,
+        };
         let run = run.args(&self.tried.tracer_arg);
         let capture = self.capture.iter().flat_map(Capture::arguments);
         let tracer = match run.args(capture).start()? {

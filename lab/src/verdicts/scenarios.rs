@@ -3,7 +3,7 @@
 
 use super::scripts::{self, Script};
 use crate::{
-    recipes::{DROP_CAPABLE_SYNS, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK, Sysctl},
+    recipes::{DROP_CAPABLE_SYNS, Place, STRIP_BOTH_AFTER_3, STRIP_SYN_ACK, Sysctl},
     rules::Rules,
 };
 
@@ -60,11 +60,14 @@ pub(super) enum Need {
     Python,
     /// The program in Go (lab/go).
     Go,
+    /// The same, as a 32-bit program.
+    Go32,
 }
 
 /// Applications, their queries, and the environment.
 pub(super) struct Scenario {
     pub(super) name: &'static str,
+    pub(super) place: Place,
     pub(super) rules: Rules,
     /// Sysctls to set in both namespaces.
     pub(super) sysctls: &'static [Sysctl],
@@ -142,6 +145,7 @@ const fn everywhere(row: Expected) -> Expected {
 
 const EMPTY: Scenario = Scenario {
     name: "",
+    place: Place::Middlebox,
     rules: Rules::NONE,
     sysctls: &[],
     before: None,
@@ -189,6 +193,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "plain-tcp", script: scripts::from_tcp, expected: &[client(PLAIN, &[]), server(PLAIN, &[])],
                answers: BOTH_TCP, ..EMPTY },
     Scenario { name: "still-mptcp", expected: &[client(STILL, &[]), server(STILL, &[])], answers: BOTH_MPTCP, ..EMPTY },
+    Scenario { name: "two-paths", place: Place::TwoPaths, script: scripts::asked_on_two_paths,
+               expected: &[client(STILL, &[]), server(STILL, &[])], answers: BOTH_MPTCP, ..EMPTY },
+    Scenario { name: "first-path-lost", place: Place::TwoPaths, script: scripts::asked_around_the_loss_of_a_path,
+               expected: &[client(STILL, &[]), server(STILL, &[])],
+               answers: &[("client-before", "1"), ("server-before", "1"), ("client-after", "1"), ("server-after", "1")], ..EMPTY },
     Scenario { name: "too-early-then-tcp", script: scripts::asked_too_early_then_tcp,
                expected: &[then(client(EARLY, SYN_ACK), "too-early")], answers: &[("client-before", "1")], ..EMPTY },
     Scenario { name: "too-early-then-mptcp", script: scripts::asked_too_early_then_mptcp, expected: &[client(EARLY, &[])],
@@ -253,6 +262,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "go-to-mptcp", script: scripts::go_to_mptcp,
                expected: &[everywhere(client(STILL, &[])), server(STILL, &[])],
                answers: &[("client-after", "true"), ("server-after", "1")], needs: &[Need::Go], ..EMPTY },
+    Scenario { name: "go-32bit-to-tcp", script: scripts::go_32bit_to_tcp, expected: &[everywhere(client(EXPLAINED, SYN_ACK))],
+               answers: &[("client-after", "false")], needs: &[Need::Go32], ..EMPTY },
+    Scenario { name: "go-32bit-to-mptcp", script: scripts::go_32bit_to_mptcp,
+               expected: &[everywhere(client(STILL, &[])), server(STILL, &[])],
+               answers: &[("client-after", "true"), ("server-after", "1")], needs: &[Need::Go32], ..EMPTY },
 ];
 
 #[cfg(test)]

@@ -1,11 +1,18 @@
 //! What the applications of the scenarios do.
 
-use std::{thread::sleep, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::Duration,
+};
 
 use crate::{
     net::Kind::{Mptcp, Tcp},
+    path_manager::Flags,
     query::Api,
-    recipes::{Held, NotHere, Stage, Who},
+    recipes::{End, Held, NotHere, Stage, Who, paths::Spot},
+    rules::{Rules, Treatment},
 };
 
 /// What to do on a stage.
@@ -23,6 +30,42 @@ const QUIET: Duration = Duration::from_millis(60);
 pub(super) fn healthy(stage: &mut Stage) -> anyhow::Result<()> {
     stage.pair(Mptcp, Mptcp)?;
     stage.talk(Who::Client, Who::Server, 6)?;
+    stage.ask_both("after")
+}
+
+/// A connection whose second path is up.
+fn on_two_paths(stage: &mut Stage) -> anyhow::Result<()> {
+    for end in [End::Client, End::Server] {
+        stage.limit(end, 2, 0)?;
+    }
+    stage.endpoint(End::Client, Spot::Second, Flags::SUBFLOW)?;
+    begun(stage)?;
+    stage.until_counted(End::Server, "MPJoinAckRx", 1)
+}
+
+pub(super) fn asked_on_two_paths(stage: &mut Stage) -> anyhow::Result<()> {
+    on_two_paths(stage)?;
+    stage.talk(Who::Client, Who::Server, ROUNDS_AFTER)?;
+    stage.ask_both("after")
+}
+
+/// The first path is reset: the connection goes on with the second one.
+pub(super) fn asked_around_the_loss_of_a_path(stage: &mut Stage) -> anyhow::Result<()> {
+    on_two_paths(stage)?;
+    stage.ask_both("before")?;
+    stage.pour(Who::Client, Who::Server)?;
+    let rules = Rules {
+        to_server: Treatment {
+            reject: true,
+            ..Treatment::NONE
+        },
+        to_client: Treatment::NONE,
+    };
+    stage.set_rules(0, rules)?;
+    for _ in 0..3 {
+        stage.pour(Who::Client, Who::Server)?;
+    }
+    stage.talk(Who::Client, Who::Server, ROUNDS_AFTER)?;
     stage.ask_both("after")
 }
 
@@ -279,6 +322,36 @@ pub(super) fn go(stage: &mut Stage) -> anyhow::Result<()> {
     let program = stage.go.clone();
     let program = program.ok_or(NotHere("no program in Go was given"))?;
     stage.run_program(&program, &[])
+}
+
+/// Path of the 32-bit program beside the one in Go.
+pub(super) fn beside(go: &Path) -> PathBuf {
+    let mut path = go.as_os_str().to_owned();
+    path.push("-32");
+    path.into()
+}
+
+fn go_32bit(stage: &mut Stage) -> anyhow::Result<()> {
+    let program = stage.go.as_deref().map(beside);
+    let program = program.ok_or(NotHere("no program in Go was given"))?;
+    stage.run_program(&program, &[]).map_err(|why| {
+        let failure = why.downcast_ref::<io::Error>();
+        match failure.and_then(io::Error::raw_os_error) {
+            Some(libc::ENOEXEC) => NotHere("this kernel serves no 32-bit programs").into(),
+            Some(_) | None => why,
+        }
+    })
+}
+
+pub(super) fn go_32bit_to_tcp(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.listen(Tcp)?;
+    go_32bit(stage)
+}
+
+pub(super) fn go_32bit_to_mptcp(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.listen(Mptcp)?;
+    go_32bit(stage)?;
+    stage.ask("server-after", Who::Server)
 }
 
 pub(super) fn go_to_tcp(stage: &mut Stage) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 
 use core::mem::offset_of;
 
-use super::{Kind, Owner, RecordRung};
+use super::{Kind, Marks, Owner, RecordRung};
 use crate::wire::{flags, names, structure};
 
 flags! {
@@ -61,6 +61,10 @@ flags! {
         UNWATCHED = 10,
         /// It is connecting, or connecting failed: the connection is not established.
         CONNECTING = 11,
+        /// A path of it was reported: its end is reported.
+        HAS_PATHS = 12,
+        /// The filter admitted it in its last record.
+        ADMITTED = 13,
     }
 }
 
@@ -219,13 +223,17 @@ structure! {
         pub site: Site,
         /// Subflows besides the first one (`mptcp_sock.pm.extra_subflows`).
         pub extra_subflows: u8,
+        /// Paths that this host is opening.
+        pub pending_paths: u8,
         /// Keeps the size a multiple of eight.
-        pub reserved: [u8; 3],
+        pub reserved: [u8; 2],
+        /// Of the path that it happened to, else of the first one.
+        pub marks: Marks,
     }
 }
 
 const _: () = {
-    assert!(size_of::<ConnRecord>() == 224);
+    assert!(size_of::<ConnRecord>() == 240);
     // The BPF side writes addresses as 32-bit words.
     assert!(offset_of!(ConnRecord, local_addr).is_multiple_of(4));
     assert!(offset_of!(ConnRecord, remote_addr).is_multiple_of(4));

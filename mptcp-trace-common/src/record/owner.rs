@@ -21,6 +21,8 @@ names! {
         LISTENER = 7,
         /// It had the socket open when tracing began.
         EXISTING = 8,
+        /// The kernel created the socket for itself, and no process holds it.
+        KERNEL = 9,
     }
 }
 
@@ -50,6 +52,10 @@ structure! {
 }
 
 impl Owner {
+    /// [`Self::comm`] of a socket of the kernel's own that no kernel thread has used yet. Else `comm`,
+    /// `tid` and `ns_tid` are those of such a thread.
+    pub const KERNEL_COMM: [u8; 16] = *b"kernel\0\0\0\0\0\0\0\0\0\0";
+
     /// No owner is known.
     pub const NONE: Self = Self {
         cgroup_id: 0,

@@ -67,6 +67,13 @@ impl Sock {
         }
     }
 
+    /// True for a socket that the kernel created for itself. Only of connections and listeners:
+    /// every subflow is one.
+    #[inline(always)]
+    pub(crate) fn is_of_kernel(self) -> bool {
+        bit!(self.0, sock_kern_sock) == Some(true)
+    }
+
     /// True for a socket of a self-test, of this instance or another ([`SELF_TEST_MAP`]).
     #[inline(always)]
     pub(crate) fn is_of_self_test(self) -> bool {
@@ -256,21 +263,26 @@ pub(crate) fn sock_of_skb(skb: u64) -> Option<Sock> {
     (sk != 0).then_some(Sock(sk))
 }
 
-/// True if a packet carries an infinite mapping (RFC 8684 section 3.7): its length is 0. Follows
-/// `skb_ext_find`; `number` is that of the MPTCP extension.
+/// True if a packet carries an infinite mapping (RFC 8684 section 3.7): its length is 0.
+/// `number` is that of the MPTCP extension.
 #[inline(always)]
 pub(crate) fn has_infinite_mapping(skb: u64, number: u8) -> bool {
-    let find = || -> Result<bool, Fault> {
-        let active: u8 = read!(skb, skb_active_extensions)?;
-        if number >= 8 || active >> number & 1 == 0 {
-            return Ok(false);
-        }
-        let extensions: u64 = read!(skb, skb_extensions)?;
-        let eighths: u8 = read!(extensions + u64::from(number), ext_offsets)?;
-        let length: u16 = read!(extensions + u64::from(eighths) * 8, mapping_data_len)?;
-        Ok(length == 0)
-    };
-    find().unwrap_or(false)
+    mptcp_extension(skb, number).is_some_and(|extension| {
+        read!(extension, mapping_data_len).is_ok_and(|length: u16| length == 0)
+    })
+}
+
+/// The MPTCP extension of a packet (`struct mptcp_ext`). Follows `skb_ext_find`; `number` is that of
+/// the extension.
+#[inline(always)]
+pub(super) fn mptcp_extension(skb: u64, number: u8) -> Option<u64> {
+    let active: u8 = read!(skb, skb_active_extensions).ok()?;
+    if number >= 8 || active >> number & 1 == 0 {
+        return None;
+    }
+    let extensions: u64 = read!(skb, skb_extensions).ok()?;
+    let eighths: u8 = read!(extensions + u64::from(number), ext_offsets).ok()?;
+    Some(extensions + u64::from(eighths) * 8)
 }
 
 /// The `struct sock` of a `struct socket`.

@@ -37,6 +37,12 @@ pub(crate) fn put_process_comm(conn: Entry<Conn>, task: u64) {
     }
 }
 
+/// True for a kernel thread; the idle task is none.
+#[inline(always)]
+pub(crate) fn is_kernel_thread(task: u64, tid: u32) -> bool {
+    tid != 0 && read!(task, task_mm).is_ok_and(|memory: u64| memory == 0)
+}
+
 /// Real user id of a task that is not the current one.
 #[inline(always)]
 pub(crate) fn task_uid(task: u64) -> Result<u32, Fault> {

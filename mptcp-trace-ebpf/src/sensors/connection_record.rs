@@ -4,7 +4,9 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use mptcp_trace_common::{
     counter,
     numbers::AF_INET6,
-    record::{ConnFlags, ConnRecord, ConnState, Kind, RecordRung, Site, SubflowBits},
+    record::{
+        ConnFlags, ConnRecord, ConnState, Kind, Owner, OwnerVia, RecordRung, Site, SubflowBits,
+    },
 };
 
 use super::counted;
@@ -25,11 +27,18 @@ pub(crate) fn site_and_cause(site: Site, mib: i32, refused: bool) -> u64 {
 }
 
 /// Emits a record of this kind about a socket. On failure, counts the reason and returns 0.
-/// `happened_ns` 0 means the current time.
+/// `happened_ns` 0 means the current time. `path` is the subflow that it happened to, if it happened
+/// to one, and the addresses are its; else 0.
 ///
 /// Not inlined: many programs call it, and it is larger than most of them.
 #[inline(never)]
-pub(crate) fn emit(kind: Kind, sk: u64, site_and_cause: u64, happened_ns: u64) -> u32 {
+pub(crate) fn emit_of_path(
+    kind: Kind,
+    sk: u64,
+    site_and_cause: u64,
+    happened_ns: u64,
+    path: u64,
+) -> u32 {
     if is_of_another_self_test(Sock(sk)) {
         emit::count_fallback(counter::SELF_TEST);
         return 1;
@@ -55,7 +64,7 @@ pub(crate) fn emit(kind: Kind, sk: u64, site_and_cause: u64, happened_ns: u64) -
     record.current_tid = pid_tgid as u32;
     record.current_ns_tgid = in_namespace(current_task, pid_tgid).tgid;
     put_comm(&mut record.current_comm);
-    match describe(record, Sock(sk)) {
+    match describe(record, Sock(sk), Sock(path)) {
         Ok(()) => {
             emit::submit_connection(entry);
             1
@@ -65,6 +74,12 @@ pub(crate) fn emit(kind: Kind, sk: u64, site_and_cause: u64, happened_ns: u64) -
             0
         }
     }
+}
+
+/// [`emit_of_path`] for an event of the whole connection.
+#[inline(always)]
+pub(crate) fn emit(kind: Kind, sk: u64, site_and_cause: u64, happened_ns: u64) -> u32 {
+    emit_of_path(kind, sk, site_and_cause, happened_ns, 0)
 }
 
 /// True for a socket of another instance's self-test.
@@ -113,8 +128,20 @@ fn describe_connection(record: &mut ConnRecord, sk: Sock) -> Result<Sock, Fault>
     Ok(named)
 }
 
+/// Writes the marks of the path that it happened to, else those of the first one or, of a TCP socket,
+/// its own.
 #[inline(always)]
-fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
+fn put_marks(record: &mut ConnRecord, sk: Sock, path: Sock) {
+    let (of, msk) = match is_mptcp(record.protocol) {
+        true => (sk.first_subflow().unwrap_or(Sock(0)), sk),
+        false => (sk, Sock(0)),
+    };
+    let of = if path.0 == 0 { of } else { path };
+    of.put_marks(msk, &mut record.marks);
+}
+
+#[inline(always)]
+fn describe(record: &mut ConnRecord, sk: Sock, path: Sock) -> Result<(), Fault> {
     record.socket = sk.0;
     record.family = sk.family()?;
     record.protocol = sk.protocol()?;
@@ -126,6 +153,8 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
         true => describe_connection(record, sk)?,
         false => sk,
     };
+    put_marks(record, sk, path);
+    let named = if path.0 == 0 { named } else { path };
     // Explains why a client did not request MPTCP: it was disabled, or no token was available.
     let requested_mptcp = !record.flags.contains(ConnFlags::SUBFLOW)
         || record
@@ -154,6 +183,7 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
     if let Some(conn) = conn(sk.0) {
         record.born_ns = get!(conn, born_ns);
         record.connect_ns = get!(conn, connect_ns);
+        record.pending_paths = get!(conn, pending_paths);
         conn.put_owner(&mut record.owner);
         record.evidence = get!(conn, evidence);
         record.conn_state = get!(conn, state);
@@ -163,11 +193,18 @@ fn describe(record: &mut ConnRecord, sk: Sock) -> Result<(), Fault> {
         }
     } else {
         record.born_ns = untracked_since(sk.0).unwrap_or(0);
+        if is_mptcp(record.protocol) && sk.is_of_kernel() {
+            record.owner.via = OwnerVia::KERNEL;
+            record.owner.comm = Owner::KERNEL_COMM;
+        }
         // Whether it was queried is unknown.
         record.conn_state = ConnState::QUERY_UNTRACED;
     }
     if admit_socket_netns(record.netns) && admit_owner(&record.owner) {
         record.flags |= ConnFlags::ADMITTED;
+        if let Some(conn) = conn(sk.0) {
+            set!(conn, state, get!(conn, state) | ConnState::ADMITTED);
+        }
     }
     if is_tracer(record.owner.ns_tgid) {
         record.flags |= ConnFlags::BY_TRACER;

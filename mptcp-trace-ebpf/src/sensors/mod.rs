@@ -5,4 +5,6 @@ mod counted;
 mod fallback;
 mod family;
 mod owner;
+mod packet;
 mod query;
+mod subflow;

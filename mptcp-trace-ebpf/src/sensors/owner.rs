@@ -12,7 +12,7 @@ use aya_ebpf::{
 use mptcp_trace_common::{
     calibrated, counter,
     map_values::{Conn, SHARE_OF_OTHERS, SHARE_UNSET},
-    record::{ConnState, Kind, OwnerVia},
+    record::{ConnState, Kind, Owner, OwnerVia},
 };
 
 use super::{
@@ -23,16 +23,47 @@ use crate::{
     admit::{in_namespace, is_own_task, is_tracer},
     emit,
     entry::{Entry, get, set},
-    kernel::{Sock, current_cgroup, current_cpu, current_task, is_mptcp, now_ns, put_process_comm},
+    kernel::{
+        Sock, current_cgroup, current_cpu, current_task, is_kernel_thread, is_mptcp, now_ns,
+        put_process_comm,
+    },
     maps::{
         CALIBRATED, CHILDREN, CONNS, FALLEN, FALLEN_UNTRACKED, OUTERMOST_PROBED, SHARES, Share,
         conn, listener_of, share, untracked_since,
     },
 };
 
-/// Makes the current process the owner. Writes in place, because the stack is small.
+/// Makes the kernel the owner of one of its own sockets, with the current thread if that is one of
+/// the kernel's: a process may make such a socket in a system call that it does not hold
+/// afterwards.
 #[inline(always)]
-fn take_over(conn: Entry<Conn>, via: OwnerVia) {
+pub(crate) fn kernel_takes_over(conn: Entry<Conn>) {
+    if get!(conn, owner.via) != OwnerVia::KERNEL {
+        set!(conn, owner.cgroup_id, 0);
+        set!(conn, owner.tgid, 0);
+        set!(conn, owner.tid, 0);
+        set!(conn, owner.ns_tgid, 0);
+        set!(conn, owner.ns_tid, 0);
+        set!(conn, owner.uid, 0);
+        set!(conn, owner.via, OwnerVia::KERNEL);
+        set!(conn, owner.comm, Owner::KERNEL_COMM);
+    }
+    let (task, pid_tgid) = (current_task(), bpf_get_current_pid_tgid());
+    if is_kernel_thread(task, pid_tgid as u32) {
+        set!(conn, owner.tid, pid_tgid as u32);
+        set!(conn, owner.ns_tid, in_namespace(|| task, pid_tgid).tid);
+        put_process_comm(conn, task);
+    }
+}
+
+/// Makes the current process the owner, or the kernel if the socket is its own. Writes in place,
+/// because the stack is small.
+#[inline(always)]
+fn take_over(sk: Sock, conn: Entry<Conn>, via: OwnerVia) {
+    if sk.is_of_kernel() {
+        kernel_takes_over(conn);
+        return;
+    }
     let pid_tgid = bpf_get_current_pid_tgid();
     set!(conn, owner.cgroup_id, current_cgroup());
     set!(conn, owner.tgid, (pid_tgid >> 32) as u32);
@@ -154,7 +185,7 @@ pub(crate) fn on_create(sk: u64, via: u32) -> u32 {
     let sk = Sock(sk);
     if let Some(new) = track(sk, is_own_task) {
         set!(new, inode, sk.inode().unwrap_or(0));
-        take_over(new, OwnerVia(via as u8));
+        take_over(sk, new, OwnerVia(via as u8));
     }
     0
 }
@@ -171,7 +202,7 @@ pub(crate) fn set_owner(sk: u64, via: u32) -> u32 {
     });
     if let Some(conn) = known.or_else(|| track_unseen(sk)) {
         set!(conn, inode, inode);
-        take_over(conn, OwnerVia(via as u8));
+        take_over(sk, conn, OwnerVia(via as u8));
     }
     0
 }
@@ -208,7 +239,12 @@ fn track_unseen(sk: Sock) -> Option<Entry<Conn>> {
 #[inline(always)]
 pub(crate) fn note_io(sk: Sock, via: OwnerVia) {
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    if conn(sk.0).is_none_or(|conn| get!(conn, owner.tgid) != tgid) {
+    let is_unchanged = |conn: Entry<Conn>| match get!(conn, owner.via) {
+        // The first thread stays: there may be many, for example workers.
+        OwnerVia::KERNEL => get!(conn, owner.tid) != 0,
+        _ => get!(conn, owner.tgid) == tgid,
+    };
+    if !conn(sk.0).is_some_and(is_unchanged) {
         set_owner(sk.0, u32::from(via.0));
     }
 }
@@ -248,7 +284,7 @@ pub(crate) fn accepted(sk: Sock) {
     if let Some(conn) = conn(sk.0) {
         let state = get!(conn, state);
         if state.contains(ConnState::UNACCEPTED) {
-            take_over(conn, OwnerVia::ACCEPT);
+            take_over(sk, conn, OwnerVia::ACCEPT);
             set!(conn, inode, sk.inode().unwrap_or(0));
             let both = ConnState::UNACCEPTED.union(ConnState::REPORTED);
             set!(conn, state, state.difference(both));
@@ -283,7 +319,7 @@ pub(crate) fn cloned(sk: Sock) {
 /// Identifies one run of the kernel's packet processing by the CPU and the interrupted thread or,
 /// where packet processing is preemptible, the thread that runs it. It never equals an address.
 #[inline(always)]
-fn this_run() -> u64 {
+pub(crate) fn this_run() -> u64 {
     let thread = bpf_get_current_pid_tgid() as u32;
     u64::from(current_cpu()) << 32 | u64::from(thread)
 }
@@ -313,7 +349,9 @@ pub(crate) fn track_child(sk: Sock, state: ConnState) {
     set!(new, state, state | ConnState::UNACCEPTED);
     if let Some(known) = conn(listener) {
         new.set_owner_of(known);
-        set!(new, owner.via, OwnerVia::LISTENER);
+        if get!(known, owner.via) != OwnerVia::KERNEL {
+            set!(new, owner.via, OwnerVia::LISTENER);
+        }
     }
 }
 
@@ -363,7 +401,8 @@ pub(crate) fn has_another_owner(sk: Sock) -> bool {
 pub(crate) fn was_reported(sk: Sock) -> bool {
     const REPORTED: ConnState = ConnState::ASKED
         .union(ConnState::FELL)
-        .union(ConnState::EXISTING);
+        .union(ConnState::EXISTING)
+        .union(ConnState::HAS_PATHS);
     conn(sk.0).is_some_and(|conn| {
         get!(conn, state).intersects(REPORTED) && !is_tracer(get!(conn, owner.ns_tgid))
     })

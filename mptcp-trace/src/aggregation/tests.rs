@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::model::{ConnectionKind, TcpState, Verdict, fixture::Row};
+use std::net::IpAddr;
+
+use crate::model::{
+    ConnectionKind, Outcome, Path, TcpState, Verdict,
+    fixture::{Row, a_ledger, a_path},
+};
 
 fn summed(sums: &mut Sums, findings: &[Finding]) -> Vec<(String, u64, u64, u64)> {
     for finding in findings {
@@ -325,4 +330,262 @@ fn a_closed_socket_does_not_make_a_known_destination_unknown() {
         &[known.connection(), closed.query()],
     );
     assert_eq!(found, [row("192.0.2.0/24", 1, 1, 1)]);
+}
+
+/// A connection that stays MPTCP, with everything that is reported of it.
+fn healthy(address: u64) -> [Finding; 3] {
+    let row = Row {
+        address,
+        cause: None,
+        verdict: None,
+        ..Row::default()
+    };
+    let down = Path {
+        ledger: Some(a_ledger()),
+        ..a_path(PathKind::Down)
+    };
+    [
+        row.path(a_path(PathKind::Up)),
+        row.path(down),
+        row.closed(|_| {}),
+    ]
+}
+
+/// 20 connections stay MPTCP, one falls back, and nobody asks.
+fn one_of_21() -> Vec<Finding> {
+    let fallen = Row {
+        address: 99,
+        ..Row::default()
+    };
+    let end = fallen.closed(|it| {
+        it.outcome = Outcome::FellBack {
+            at: None,
+            cause: Some("DssFallback".into()),
+        };
+    });
+    let mut all: Vec<Finding> = (1..=20).flat_map(healthy).collect();
+    all.extend([
+        fallen.path(a_path(PathKind::Up)),
+        fallen.connection(),
+        fallen.path(a_path(PathKind::Down)),
+        end,
+    ]);
+    all
+}
+
+#[test]
+fn the_share_is_of_all_connections_whatever_the_groups_are() {
+    for (by, expected) in [
+        (By::Process, vec![row("curl 7", 21, 1, 0)]),
+        (
+            By::Cause,
+            vec![row("DssFallback", 1, 1, 0), row("-", 20, 0, 0)],
+        ),
+        (By::Dest, vec![row("192.0.2.0/24", 21, 1, 0)]),
+        (By::Netns, vec![row("9", 21, 1, 0)]),
+        (By::Cgroup, vec![row("/a/b.service", 21, 1, 0)]),
+        (By::Verdict, vec![row("-", 21, 1, 0)]),
+        (By::Path, vec![row("10.0.0.1 - 192.0.2.7", 21, 1, 0)]),
+        (By::Endpoint, vec![row("10.0.0.1", 21, 1, 0)]),
+        (By::Interface, vec![row("10.0.0.1", 21, 1, 0)]),
+    ] {
+        assert_eq!(
+            summed(&mut Sums::new(&[by]), &one_of_21()),
+            expected,
+            "{by:?}"
+        );
+    }
+}
+
+#[test]
+fn a_connection_with_a_verdict_does_not_count_again_without_one_when_it_ends() {
+    let asked = Row {
+        cause: None,
+        verdict: Some(Verdict::StillMptcp),
+        ..Row::default()
+    };
+    let silent = Row {
+        address: 2,
+        ..asked
+    };
+    let findings = [asked.query(), asked.closed(|_| {}), silent.closed(|_| {})];
+    let mut sums = Sums::new(&[By::Verdict]);
+    assert_eq!(
+        summed(&mut sums, &findings),
+        [row("-", 1, 0, 0), row("still-mptcp", 1, 0, 1)]
+    );
+}
+
+/// Local and remote address, the kind of event and its cause.
+fn event(row: Row, ends: [&str; 2], kind: PathKind) -> Finding {
+    let mut finding = row.path(Path {
+        ledger: Some(a_ledger()),
+        ..a_path(kind)
+    });
+    let Finding::Path(event) = &mut finding else {
+        unreachable!()
+    };
+    let [local, remote] = ends.map(|it| it.parse().unwrap());
+    (event.path.socket.local, event.path.socket.remote) = (local, remote);
+    finding
+}
+
+#[test]
+fn paths_are_grouped_by_their_own_addresses() {
+    let wifi = ["10.0.1.1:1000", "[::ffff:192.0.2.7]:443"];
+    let lte = ["10.0.2.1:2000", "192.0.2.7:443"];
+    let row = Row {
+        cause: None,
+        verdict: Some(Verdict::StillMptcp),
+        ..Row::default()
+    };
+    let other = Row { address: 2, ..row };
+    let findings = [
+        event(row, wifi, PathKind::Up),
+        event(row, lte, PathKind::Up),
+        event(row, lte, PathKind::Down),
+        event(other, lte, PathKind::Failed),
+        event(other, lte, PathKind::Failed),
+        // Opens no connection.
+        event(Row { address: 3, ..row }, lte, PathKind::ConnectFailed),
+        // Without an address it counts with a path of its connection, and a stale path is no change.
+        event(row, ["0.0.0.0:0", "0.0.0.0:0"], PathKind::Stale),
+    ];
+    let name =
+        |_netns, address| (address == IpAddr::from([10, 0, 2, 1])).then(|| "wwan0".to_owned());
+    for (by, keys) in [
+        (By::Path, ["10.0.1.1 - 192.0.2.7", "10.0.2.1 - 192.0.2.7"]),
+        (By::Endpoint, ["10.0.1.1", "10.0.2.1"]),
+        (By::Interface, ["10.0.1.1", "wwan0"]),
+    ] {
+        let mut sums = Sums::new(&[by]).naming(name);
+        summed(&mut sums, &findings);
+        let rows = sums.tables().next().unwrap().rows;
+        let found: Vec<(&str, u64, PathSum)> = rows
+            .iter()
+            .map(|it| (&*it.key, it.sum.connections, it.sum.paths))
+            .collect();
+        let up = PathSum {
+            up: 1,
+            ..PathSum::default()
+        };
+        let all = PathSum {
+            up: 1,
+            failed: 3,
+            down: 1,
+            bytes_sent: 4 * 8_000,
+            bytes_received: 4 * 1_200,
+            retransmissions: 4 * 3,
+        };
+        let [first, second] = keys;
+        assert_eq!(found, [(first, 1, up), (second, 2, all)], "{by:?}");
+    }
+}
+
+#[test]
+fn what_a_path_did_moves_to_the_cause_when_its_connection_falls_back() {
+    let row = Row {
+        verdict: None,
+        ..Row::default()
+    };
+    let ends = ["10.0.1.1:1000", "192.0.2.7:443"];
+    let mut sums = Sums::new(&[By::Cause]);
+    let findings = [
+        event(row, ends, PathKind::Up),
+        event(row, ends, PathKind::Failed),
+        event(row, ends, PathKind::Down),
+        row.connection(),
+    ];
+    summed(&mut sums, &findings);
+    let rows = sums.tables().next().unwrap().rows;
+    let found: Vec<(&str, u64, u64, u64, u64)> = rows
+        .iter()
+        .map(|SumRow { key, sum }| {
+            let PathSum {
+                up, failed, down, ..
+            } = sum.paths;
+            (&**key, sum.connections, up, failed, down)
+        })
+        .collect();
+    let wanted = [
+        ("DssFallback", 1, 1, 0, 1),
+        // The connection went on after it.
+        ("MPJoinAckRejected", 1, 0, 1, 0),
+    ];
+    assert_eq!(
+        found, wanted,
+        "a path that was closed has no row of its own"
+    );
+}
+
+/// Anybody can send joins that are refused, from any address.
+#[test]
+fn a_flood_of_refused_joins_takes_half_of_a_table_and_no_memory_beyond() {
+    const LIMIT: usize = 10;
+    for by in [By::Path, By::Dest, By::Endpoint, By::Interface, By::Cause] {
+        let mut sums = Sums {
+            ledger: Ledger::new(3),
+            aggregations: vec![Aggregation::with_limit(by, LIMIT)],
+        };
+        for number in 0..1000_u32 {
+            let [_, b, c, d] = number.to_be_bytes();
+            let mut finding = Row::default().path(a_path(PathKind::Failed));
+            let Finding::Path(event) = &mut finding else {
+                unreachable!()
+            };
+            // Some name a connection.
+            if number >= 200 {
+                event.path.connection = None;
+            }
+            event.path.socket.local = ([10, b, c, d], 443).into();
+            event.path.socket.remote = ([b, c, d, 1], 1).into();
+            sums.add(&finding, &|_| None);
+        }
+        let marks: Vec<usize> = sums
+            .ledger
+            .entries()
+            .map(|it| it.details.all.len())
+            .collect();
+        assert_eq!(marks.len(), 1, "{by:?}");
+        assert!(marks[0] <= LIMIT / 2 + 1, "{by:?}");
+        let table = sums.tables().next().unwrap();
+        assert!(table.rows.len() <= LIMIT / 2, "{by:?}");
+        let rows = table.rows.iter().map(|it| &it.sum);
+        let failed = rows.chain(&table.others).map(|it| it.paths.failed);
+        assert_eq!(failed.sum::<u64>(), 1000, "{by:?}: all are counted");
+        // Connections still have rows.
+        for address in 0..3 {
+            let remote = ["198.51.100.1:1", "198.51.101.1:1", "198.51.102.1:1"][address];
+            let row = Row {
+                address: 10 + u64::try_from(address).unwrap(),
+                remote,
+                cause: Some(["A", "B", "C"][address]),
+                ..Row::default()
+            };
+            sums.add(&row.connection(), &|_| None);
+        }
+        let aggregation = &sums.aggregations[0];
+        assert!(aggregation.sums.len() <= LIMIT, "{by:?}");
+        assert_eq!(aggregation.indices.len(), aggregation.sums.len());
+        let table = sums.tables().next().unwrap();
+        let in_rows: u64 = table.rows.iter().map(|it| it.sum.connections).sum();
+        // The local address of all three is the same, and so is the connection that was joined.
+        assert!(in_rows >= 3, "{by:?}: {:?}", table.others);
+    }
+}
+
+#[test]
+fn a_connection_with_very_many_paths_takes_bounded_memory() {
+    let mut sums = Sums::new(&[By::Path]);
+    for number in 0..1000_u32 {
+        let [_, b, c, d] = number.to_be_bytes();
+        let remote = format!("10.{b}.{c}.{d}:443");
+        let up = event(Row::default(), ["10.9.9.9:1", &remote], PathKind::Up);
+        sums.add(&up, &|_| None);
+    }
+    let marks = sums.ledger.entries().next().unwrap().details.all.len();
+    assert_eq!(marks, GROUPS_OF_ONE_MAX);
+    let table = sums.tables().next().unwrap();
+    let up: u64 = table.rows.iter().map(|it| it.sum.paths.up).sum();
+    assert_eq!((table.rows.len(), up), (1000, 1000), "each path counts");
 }

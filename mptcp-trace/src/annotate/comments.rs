@@ -34,7 +34,24 @@ fn end(traced: &Traced, twins: usize, text: &str) -> String {
 
 /// The comment on the first packet of a connection; `twins` is the number of connections with the
 /// same addresses at the same time.
-pub(super) fn summary(traced: &Traced, twins: usize) -> String {
+///
+/// `of` is the connection of a further path.
+pub(super) fn summary(traced: &Traced, twins: usize, of: Option<&Traced>) -> String {
+    if let Some(join) = &traced.join {
+        let of = of.map_or_else(String::new, |of| {
+            format!(" of connection {} -> {}", of.local, of.remote)
+        });
+        let mut words = format!("further path (MP_JOIN){of}");
+        if let Some(trouble) = &join.trouble {
+            words.push_str("; it ");
+            words.push_str(trouble);
+        }
+        return end(traced, twins, &words);
+    }
+    if let Some(cause) = &traced.not_opened {
+        let words = format!("connection that could not be opened: {cause}");
+        return end(traced, twins, &words);
+    }
     let state = traced.state;
     let mut words = match (state.has_fallen, state.is_mptcp) {
         (true, _) => format!(

@@ -5,7 +5,11 @@
 //! the life that began when it did: a client's SYN follows its `connect()`, a server's child socket
 //! follows the SYN. Where only one end of a life is recorded, the times decide.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use super::{
     Counts, Plan,
@@ -192,14 +196,25 @@ impl Life {
     }
 }
 
+/// A note, and where it is.
+#[derive(Clone, Copy)]
+struct NoteAt {
+    at: Duration,
+    /// The place of its connection, or path, in [`Flow::connections`].
+    of: usize,
+    /// The traced connection that has it: another one if this is a path of that.
+    from: usize,
+    /// Its place in the notes of that.
+    number: usize,
+}
+
 /// All that is known about a pair of addresses.
 #[derive(Default)]
 struct Flow {
     /// Numbers of the traced connections, each with the life that it is.
     connections: Vec<(usize, Option<usize>)>,
-    /// The notes, in order of time: each with the place of its connection in `connections`, and its
-    /// own in the connection.
-    notes: Vec<(Duration, usize, usize)>,
+    /// The notes, in order of time.
+    notes: Vec<NoteAt>,
     /// For each of the first notes: the last packet at or before it, and the life of that.
     before: Vec<Option<(usize, Place)>>,
     latest: Option<(usize, Place)>,
@@ -207,18 +222,41 @@ struct Flow {
 }
 
 impl Flow {
-    /// Adds a connection with its notes.
-    fn add(&mut self, connection: usize, traced: &Traced) {
+    /// Adds a connection with its notes; a further path also with those of its connection.
+    fn add(&mut self, connection: usize, all: &[Traced]) {
+        let Some(traced) = all.get(connection) else {
+            return;
+        };
         let of = self.connections.len();
         self.connections.push((connection, None));
-        let notes = traced.notes.iter().enumerate();
-        self.notes
-            .extend(notes.map(|(number, note)| (note.at, of, number)));
+        let place = |from| {
+            move |(number, note): (usize, &Note)| NoteAt {
+                at: note.at,
+                of,
+                from,
+                number,
+            }
+        };
+        let own = traced.notes.iter().enumerate();
+        self.notes.extend(own.map(place(connection)));
+        let main = traced.join.as_ref().and_then(|join| join.of);
+        if let Some((from, main)) = main.and_then(|from| Some((from, all.get(from)?))) {
+            let begin = traced.begin.unwrap_or(traced.first);
+            let is_meanwhile = |note: &Note| {
+                note.at >= begin
+                    && traced
+                        .end
+                        .is_none_or(|end| note.at <= end.saturating_add(CLOCKS))
+            };
+            let notes = main.notes.iter().enumerate();
+            let shared = notes.filter(|(_, note)| note.is_for_paths && is_meanwhile(note));
+            self.notes.extend(shared.map(place(from)));
+        }
     }
 
     fn sort_notes(&mut self) {
         let notes = self.notes.iter().enumerate();
-        let mut order: Vec<Ranked> = notes.map(|(index, note)| (ns(note.0), index)).collect();
+        let mut order: Vec<Ranked> = notes.map(|(index, note)| (ns(note.at), index)).collect();
         sort(&mut order);
         let sorted = order.iter().filter_map(|(_, index)| self.notes.get(*index));
         self.notes = sorted.copied().collect();
@@ -237,7 +275,7 @@ impl Flow {
         };
         // These precede the packet.
         let passed = self.notes.iter().skip(self.before.len());
-        let passed = passed.take_while(|note| note.0 < at.time).count();
+        let passed = passed.take_while(|note| note.at < at.time).count();
         self.before.extend(std::iter::repeat_n(self.latest, passed));
         // Packets of several processors are not in order of time.
         let is_latest = self.latest.is_none_or(|(_, latest)| latest.time <= at.time);
@@ -281,10 +319,19 @@ impl Flow {
 
     /// The packet for a note of a connection that is this life, and how far apart they are: the
     /// packet of the stage that the note names, else the last one before it.
-    fn packet_for(&self, number: usize, note: &Note, life: usize) -> Option<(Place, Gap)> {
+    ///
+    /// The handshake of a further path is not the one that a note of its connection names.
+    fn packet_for(
+        &self,
+        number: usize,
+        note: &Note,
+        life: usize,
+        is_own: bool,
+    ) -> Option<(Place, Gap)> {
         let span = self.lives.get(life)?;
         // Where no function is traced, a fallback is noticed when the system call returns.
-        let of_stage = note.stage.and_then(|stage| span.of_stage(stage));
+        let stage = note.stage.filter(|_| is_own);
+        let of_stage = stage.and_then(|stage| span.of_stage(stage));
         let of_stage = of_stage.filter(|place| place.time <= note.at.saturating_add(CLOCKS));
         let before = self.before.get(number).copied().unwrap_or(self.latest);
         let place = match (of_stage, before) {
@@ -325,9 +372,9 @@ impl Placing {
         let mut flows: BTreeMap<_, Flow> = BTreeMap::new();
         for (connection, one) in traced.iter().enumerate() {
             if one.has_addresses() {
-                counts.connections += u64::from(!one.notes.is_empty());
+                counts.connections += u64::from(one.join.is_none() && !one.notes.is_empty());
                 let flow = flows.entry(pair(one.local, one.remote)).or_default();
-                flow.add(connection, one);
+                flow.add(connection, &traced);
             } else {
                 counts.addressless += u64::try_from(one.notes.len()).unwrap_or_default();
             }
@@ -375,6 +422,7 @@ impl Placing {
             flow.assign(&self.traced);
             decided.decide(flow, &self.traced, &mut self.counts);
         }
+        decided.leave(&self.traced, &mut self.counts);
         Plan {
             comments: decided.by_packet(),
             left: decided.left,
@@ -389,44 +437,78 @@ impl Placing {
 struct Decided {
     /// Comments: the packet's block, the time, the text.
     comments: Vec<(u64, u64, String)>,
+    /// Notes without a packet, and notes that have one: the place of the connection, and of the note
+    /// in it.
+    missing: Vec<(usize, usize)>,
+    placed: BTreeSet<(usize, usize)>,
     left: Vec<String>,
 }
 
 impl Decided {
     fn decide(&mut self, flow: &Flow, traced: &[Traced], counts: &mut Counts) {
-        for (connection, life) in &flow.connections {
+        for (of, (connection, life)) in flow.connections.iter().enumerate() {
             let life = life.and_then(|life| flow.lives.get(life));
             let (Some(one), Some(life)) = (traced.get(*connection), life) else {
                 continue;
             };
-            if !one.notes.is_empty() {
-                counts.found += 1;
-                let text = comments::summary(one, life.twins(one));
+            let has_notes = match &one.join {
+                None => !one.notes.is_empty(),
+                Some(_) => flow.notes.iter().any(|note| note.of == of),
+            };
+            if has_notes {
+                counts.found += u64::from(one.join.is_none());
+                let main = one.join.as_ref().and_then(|join| traced.get(join.of?));
+                let text = comments::summary(one, life.twins(one), main);
                 self.comments.push((life.first.block, 0, text));
             }
         }
-        for (number, (at, of, note)) in flow.notes.iter().enumerate() {
-            let Some((connection, assigned)) = flow.connections.get(*of) else {
+        for (number, it) in flow.notes.iter().enumerate() {
+            let Some((connection, assigned)) = flow.connections.get(it.of) else {
                 continue;
             };
             let one = traced.get(*connection);
-            let note = one.and_then(|one| one.notes.get(*note));
+            let note = traced
+                .get(it.from)
+                .and_then(|from| from.notes.get(it.number));
             let (Some(one), Some(note)) = (one, note) else {
                 continue;
             };
+            let is_own = it.from == *connection;
             let life = assigned.and_then(|life| flow.lives.get(life));
-            let place = assigned.and_then(|life| flow.packet_for(number, note, life));
+            let place = assigned.and_then(|life| flow.packet_for(number, note, life, is_own));
             let (Some(life), Some((place, gap))) = (life, place) else {
-                counts.elsewhere += 1;
+                if is_own {
+                    self.missing.push((it.from, it.number));
+                }
+                continue;
+            };
+            self.placed.insert((it.from, it.number));
+            let text = match is_own {
+                true => comments::comment(one, life.twins(one), &note.text, &gap),
+                false => {
+                    let text = format!("its connection: {}", note.text);
+                    comments::comment(one, life.twins(one), &text, &gap)
+                }
+            };
+            // The summary comes first.
+            self.comments.push((place.block, ns(it.at).max(1), text));
+        }
+    }
+
+    /// Counts the findings with and without a packet. One that is on a further path only has one.
+    fn leave(&mut self, traced: &[Traced], counts: &mut Counts) {
+        counts.placed = u64::try_from(self.placed.len()).unwrap_or(u64::MAX);
+        for (connection, number) in &self.missing {
+            if self.placed.contains(&(*connection, *number)) {
+                continue;
+            }
+            counts.elsewhere += 1;
+            let one = traced.get(*connection);
+            if let Some((one, note)) = one.and_then(|one| Some((one, one.notes.get(*number)?))) {
                 let (local, remote) = (one.local, one.remote);
                 self.left
                     .push(format!("{local} -> {remote}: {}", note.text));
-                continue;
-            };
-            counts.placed += 1;
-            let text = comments::comment(one, life.twins(one), &note.text, &gap);
-            // The summary comes first.
-            self.comments.push((place.block, ns(*at).max(1), text));
+            }
         }
     }
 

@@ -2,7 +2,10 @@ use super::*;
 use crate::{
     annotate::gather::Shared,
     filter::FindingFilter,
-    model::{ConnectionKind, Finding, fixture::Row},
+    model::{
+        ConnectionKind, Finding, Path, PathId, PathKind, PathRole, SocketId,
+        fixture::{Row, a_path},
+    },
     observe::Observer as _,
 };
 
@@ -397,4 +400,155 @@ fn findings_without_addresses_are_counted() {
     let (comments, plan) = placed(&[finding(never, None)], &[(100, ">S1")]);
     assert!(comments.is_empty());
     assert_eq!((plan.counts.addressless, plan.counts.connections), (1, 0));
+}
+
+/// The client's address of a further path.
+const JOINED: &str = "10.0.9.1:2000";
+
+/// An event of a path of the client's connection.
+fn of_path(kind: PathKind, role: PathRole, at_ms: u64, began_ms: u64) -> Finding {
+    let path = Path {
+        path: Some(PathId {
+            socket: SocketId(began_ms),
+            began_at: ms(began_ms),
+        }),
+        began_at: Some(ms(began_ms)),
+        role,
+        ..a_path(kind)
+    };
+    let local = match role {
+        PathRole::First => CLIENT,
+        PathRole::Join => JOINED,
+    };
+    let row = Row {
+        at_ms,
+        local,
+        address: 5,
+        ..Row::default()
+    };
+    let mut finding = row.path(path);
+    if let Finding::Path(event) = &mut finding {
+        event.time = std::time::UNIX_EPOCH + ms(at_ms);
+    }
+    finding
+}
+
+/// Places findings on packets of the first path (`1`) and of the further one (`2`).
+fn placed_on_both(findings: &[Finding], packets: &[(u64, &str)]) -> (Vec<Vec<String>>, Plan) {
+    let mut shared = Shared::new(FindingFilter::default());
+    for finding in findings {
+        shared.finding(finding, &|_| None);
+    }
+    let mut placing = Placing::new(shared.finish());
+    for (number, (at, what)) in (0..).zip(packets) {
+        let mut segment = sent(&what[1..]);
+        if what.starts_with('2') {
+            let client: SocketAddr = CLIENT.parse().unwrap();
+            for end in [&mut segment.source, &mut segment.destination] {
+                if *end == client {
+                    *end = JOINED.parse().unwrap();
+                }
+            }
+        }
+        placing.packet(number, Some(ms(*at)), Some(&segment));
+    }
+    let plan = placing.finish();
+    let of = |number| plan.comments.iter().find(|(block, _)| *block == number);
+    let texts = (0..u64::try_from(packets.len()).unwrap())
+        .map(|number| of(number).map_or(Vec::new(), |(_, texts)| texts.clone()));
+    (texts.collect(), plan)
+}
+
+#[test]
+fn packets_of_a_further_path_have_its_findings_and_those_of_its_connection() {
+    let mut fell = finding(
+        Row {
+            address: 5,
+            ..fallback(500, 400)
+        },
+        Some(Side::Active),
+    );
+    if let Finding::Connection(event) = &mut fell {
+        event.connection.id.socket = SocketId(5);
+    }
+    let (comments, plan) = placed_on_both(
+        &[
+            of_path(PathKind::Up, PathRole::First, 101, 100),
+            of_path(PathKind::Up, PathRole::Join, 203, 200),
+            of_path(PathKind::Failed, PathRole::Join, 303, 300),
+            fell,
+        ],
+        &[
+            (100, "1>S1"),
+            (101, "1<A"),
+            (200, "2>S7"),
+            (202, "2<A"),
+            (203, "2>."),
+            (300, "2>S8"),
+            (302, "2<."),
+            (499, "1<."),
+        ],
+    );
+    let has = |packet: usize, text: &str| {
+        let found = comments[packet]
+            .iter()
+            .any(|comment| comment.contains(text));
+        assert!(found, "{packet}: {text} is not in {comments:#?}");
+    };
+    has(
+        0,
+        "client 10.0.0.1:1000, curl (7): connection that fell back",
+    );
+    has(1, "the first path came up");
+    has(
+        2,
+        "client 10.0.9.1:2000, curl (7): further path (MP_JOIN) of connection 10.0.0.1:1000 -> \
+         192.0.2.7:443",
+    );
+    has(4, "path came up");
+    has(4, "its connection: fell back to TCP here: DssFallback");
+    has(
+        5,
+        "further path (MP_JOIN) of connection 10.0.0.1:1000 -> 192.0.2.7:443; it failed: MPJoinAckRejected",
+    );
+    has(6, "path failed: MPJoinAckRejected, RST: prohibited");
+    has(7, "client 10.0.0.1:1000, curl (7): fell back to TCP here");
+    // Each finding counts once, and the paths are no connections.
+    let counts = plan.counts;
+    assert_eq!((counts.connections, counts.found), (1, 1));
+    assert_eq!((counts.placed, counts.elsewhere), (4, 0));
+    assert_eq!((counts.packets, counts.of_findings), (8, 8));
+}
+
+#[test]
+fn a_finding_that_only_a_further_path_shows_is_not_missing() {
+    let fell = || {
+        let mut fell = finding(fallback(500, 400), Some(Side::Active));
+        if let Finding::Connection(event) = &mut fell {
+            event.connection.id.socket = SocketId(5);
+            event.connection.socket.id = SocketId(5);
+        }
+        fell
+    };
+    let up = of_path(PathKind::Up, PathRole::Join, 203, 200);
+    let (_, plan) = placed_on_both(&[up, fell()], &[(200, "2>S7"), (203, "2>.")]);
+    assert_eq!((plan.counts.placed, plan.counts.elsewhere), (2, 0));
+    let (_, plan) = placed_on_both(&[fell()], &[(200, "2>S7")]);
+    assert_eq!((plan.counts.placed, plan.counts.elsewhere), (0, 1));
+}
+
+#[test]
+fn a_refused_join_of_an_unknown_connection_has_its_packets() {
+    let mut refused = of_path(PathKind::Failed, PathRole::Join, 201, 200);
+    if let Finding::Path(event) = &mut refused {
+        event.path.connection = None;
+        event.path.path = None;
+    }
+    let (comments, plan) = placed_on_both(&[refused], &[(200, "2>S7"), (201, "2<.")]);
+    let refused = &comments[1];
+    assert!(
+        refused[0].contains("path failed: MPJoinAckRejected"),
+        "{refused:?}"
+    );
+    assert_eq!((plan.counts.placed, plan.counts.addressless), (1, 0));
 }

@@ -3,24 +3,43 @@
 use crate::{
     escape::escape,
     model::{
-        CauseCertainty, Connection, ConnectionEvent, ConnectionKind, Finding, Judgement, Process,
-        QueryEvent, RefusalEvent, VerdictEvent, find_cause, short,
+        CauseCertainty, Closed, Connection, ConnectionEvent, ConnectionKind, DecidedBy, Finding,
+        Judgement, Outcome, Path, PathKind, PathRole, Process, QueryEvent, RefusalEvent,
+        VerdictEvent, amount, find_cause, short,
     },
 };
 
 /// Name and number of a process.
 pub(super) fn process(process: &Process) -> String {
-    format!("{} ({})", escape(&process.comm), process.number())
+    format!("{} ({})", escape(&process.title()), process.number())
 }
 
 /// A finding, without its connection.
 pub(super) fn note(finding: &Finding) -> String {
-    match finding {
+    let mut words = match finding {
         Finding::Connection(event) => connection(event),
         Finding::Query(event) => query(event),
         Finding::Verdict(event) => verdict(event),
         Finding::Refusal(event) => refusal(event),
+        Finding::Path(event) => path(&event.path),
+        Finding::Closed(event) => closed(&event.closed),
+    };
+    let shown = finding.packet().into_iter().flat_map(|it| &it.conclusions);
+    let shown = shown.map(|it| format!("The packet shows {it}"));
+    let told = match finding {
+        Finding::Connection(event) => event.history.as_ref().and_then(|it| it.clause()),
+        Finding::Query(_)
+        | Finding::Verdict(_)
+        | Finding::Refusal(_)
+        | Finding::Path(_)
+        | Finding::Closed(_) => None,
+    };
+    let told = told.map(|it| format!("B{}", escape(it.trim_start_matches('b'))));
+    for sentence in shown.chain(told) {
+        let end = if words.ends_with('.') { "" } else { "." };
+        words.push_str(&format!("{end} {sentence}."));
     }
+    words
 }
 
 fn connection(event: &ConnectionEvent) -> String {
@@ -81,6 +100,85 @@ pub(super) fn named(cause: Option<&str>, known: CauseCertainty) -> String {
     }
 }
 
+fn path(path: &Path) -> String {
+    let cause = || named(path.cause.as_deref(), path.known);
+    let by_peer = path.decided_by == Some(DecidedBy::Peer);
+    let by = if by_peer { "the peer" } else { "this end" };
+    let mut words = match path.kind {
+        PathKind::Up => match path.role {
+            PathRole::First => "the first path came up".to_owned(),
+            PathRole::Join => "path came up".to_owned(),
+        },
+        PathKind::Open => "path is open".to_owned(),
+        PathKind::Failed => format!("path failed: {}", cause()),
+        PathKind::ConnectFailed => format!("the connection could not be opened: {}", cause()),
+        PathKind::Down => format!("path ended: {}", cause()),
+        PathKind::Stale => "path is stale: the scheduler avoids it".to_owned(),
+        PathKind::Recovered => "path is used again".to_owned(),
+        PathKind::Priority => match path.backup_here || path.backup_peer {
+            true => format!("path is a backup now, says {by}"),
+            false => format!("path is no backup any more, says {by}"),
+        },
+        PathKind::AddressAnnounced => format!("{by} announced an address"),
+        PathKind::AddressEchoed => "the peer confirmed an address".to_owned(),
+        PathKind::AddressDropped => "an address that the peer announced was dropped".to_owned(),
+        PathKind::AddressOverLimit => {
+            "an address that the peer announced is over the limit, and not used".to_owned()
+        }
+        PathKind::AddressRemoved => format!("{by} removed an address"),
+    };
+    if path.kind.is_of_address() {
+        let id = if by_peer {
+            path.remote_id
+        } else {
+            path.local_id
+        };
+        words.extend(id.map(|id| format!(", id {id}")));
+        return words;
+    }
+    let details = [
+        path.reset.map(|it| format!("RST: {it}")),
+        path.errno.map(|it| it.to_string()),
+        path.ledger
+            .as_ref()
+            .filter(|it| it.bytes_sent > 0 || it.bytes_received > 0)
+            .map(|it| {
+                let (sent, received) = (amount(it.bytes_sent), amount(it.bytes_received));
+                format!("{sent} sent and {received} received on it")
+            }),
+        path.late.then(|| "noticed late".to_owned()),
+    ];
+    for more in details.into_iter().flatten() {
+        words.push_str(", ");
+        words.push_str(&more);
+    }
+    let is_failure = path.kind != PathKind::Down || path.is_failure();
+    if let Some(known) = path
+        .cause
+        .as_deref()
+        .filter(|_| is_failure)
+        .and_then(find_cause)
+    {
+        words.push_str(". ");
+        words.push_str(known.meaning);
+    }
+    words
+}
+
+fn closed(closed: &Closed) -> String {
+    let outcome = match &closed.outcome {
+        Outcome::Mptcp => "MPTCP to the end".to_owned(),
+        Outcome::FellBack { at: _, cause } => {
+            let cause = cause.as_deref().map_or("cause unknown".to_owned(), escape);
+            format!("fell back before: {cause}")
+        }
+        Outcome::Unknown => "unknown whether it fell back".to_owned(),
+    };
+    let (sent, received) = (amount(closed.bytes.0), amount(closed.bytes.1));
+    let (tried, up) = (closed.paths_tried, closed.paths_up);
+    format!("closed: {outcome}; {up} of {tried} paths came up, {sent} sent and {received} received")
+}
+
 fn query(event: &QueryEvent) -> String {
     let query = &event.query;
     let mut words = format!(
@@ -127,4 +225,37 @@ fn refusal(event: &RefusalEvent) -> String {
         refusal.errno,
         refusal.why()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        PeerHistory, Spoke, Whose,
+        fixture::{Row, cleared},
+    };
+
+    #[test]
+    fn a_comment_says_what_the_packet_shows_and_what_other_connections_say_of_the_peer() {
+        let mut finding = cleared(Row::default().connection());
+        let Finding::Connection(event) = &mut finding else {
+            unreachable!()
+        };
+        let spoke = |local: &str, mptcp, tcp| Spoke {
+            local: local.into(),
+            mptcp,
+            tcp,
+        };
+        event.history = Some(Box::new(PeerHistory {
+            whose: Whose::Path(vec!["eth1".into()]),
+            spoke: vec![spoke("eth0", 30, 0), spoke("eth1", 0, 42)],
+        }));
+        let text = note(&finding);
+        let end = ". The packet shows option-cleared (certain): 12 bytes of padding. By the connections \
+                   so far, the path over eth1 takes MPTCP away: the peer spoke it in 30 of 30 over \
+                   eth0, 0 of 42 over eth1.";
+        assert!(text.ends_with(end), "{text}");
+        assert!(!text.contains(".."), "{text}");
+        assert!(!note(&Row::default().connection()).contains("The packet shows"));
+    }
 }

@@ -109,7 +109,8 @@ fn a_bit_of_what_the_kernel_plans_to_do_is_not_taken_for_the_fallback() {
 #[test]
 fn the_setting_is_written_as_it_is_looked_for() {
     let text = format!("{BLACKHOLE_TIMEOUT}\n");
-    assert_eq!(text.as_bytes(), BLACKHOLE_TIMEOUT_TEXT);
+    let (_, written) = settings::SETTINGS[1];
+    assert_eq!(text.as_bytes(), written);
     // The kernel parses it as a signed number.
     assert!(i32::try_from(BLACKHOLE_TIMEOUT).is_ok());
 }

@@ -23,7 +23,7 @@ use rustix::{
 };
 use socket2::{Protocol, Socket};
 
-use super::{BLACKHOLE_TIMEOUT_TEXT, bring_loopback_up, open};
+use super::{bring_loopback_up, open, settings::put_settings};
 
 /// Sufficient for all connections of the canary.
 const TCP_SOCKETS: usize = 2;
@@ -129,14 +129,7 @@ fn lend(to: &OwnedFd) -> io::Result<()> {
     // SAFETY: this process has one thread, shares nothing with the parent, and ends soon.
     unsafe { unshare_unsafe(UnshareFlags::NEWUSER | UnshareFlags::NEWNET) }?;
     bring_loopback_up()?;
-    // Without this sysctl, or without write access to it, the index of MPTCP's data stays unknown.
-    if let Ok(setting) = rustix::fs::open(
-        c"/proc/sys/net/mptcp/blackhole_timeout",
-        OFlags::WRONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    ) {
-        let _refused = rustix::io::write(&setting, BLACKHOLE_TIMEOUT_TEXT);
-    }
+    put_settings();
     for number in 0..TCP_SOCKETS + MPTCP_SOCKETS + SPARE_SOCKETS {
         let protocol = (number >= TCP_SOCKETS).then_some(Protocol::MPTCP);
         send(to, &open(protocol)?)?;

@@ -4,13 +4,58 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::ns;
-use crate::model::{Counted, Facts, Loss, LossReport, Rung, SensorId, SensorState};
+use super::{Checkpoint, ns};
+use crate::model::{
+    Counted, Dump, Facts, Growth, Loss, LossReport, Pod, Rung, SensorId, SensorState,
+};
 
 /// At most this many MPTCP counters, with names of at most that many bytes; no kernel comes close.
 /// Each record is compared with all of them.
 pub(super) const CAUSES_MAX: usize = 512;
 pub(super) const CAUSE_BYTES_MAX: usize = 128;
+
+/// [`Pod`] as stored in a file.
+#[derive(Serialize, Deserialize)]
+pub(super) struct PodTwin {
+    uid: Option<String>,
+    namespace: Option<String>,
+    name: Option<String>,
+    container: Option<String>,
+}
+
+impl From<&Pod> for PodTwin {
+    fn from(pod: &Pod) -> Self {
+        let Pod {
+            uid,
+            namespace,
+            name,
+            container,
+        } = pod.clone();
+        Self {
+            uid,
+            namespace,
+            name,
+            container,
+        }
+    }
+}
+
+impl From<PodTwin> for Pod {
+    fn from(twin: PodTwin) -> Self {
+        let PodTwin {
+            uid,
+            namespace,
+            name,
+            container,
+        } = twin;
+        Self {
+            uid,
+            namespace,
+            name,
+            container,
+        }
+    }
+}
 
 /// [`Facts`] as stored in a file.
 #[derive(Serialize, Deserialize)]
@@ -29,6 +74,9 @@ pub(super) struct FactsTwin {
     #[serde(default)]
     counters_at_start: BTreeMap<u64, BTreeMap<String, u64>>,
     sensors: Vec<SensorTwin>,
+    /// Begin and end of a dump; older versions overlook it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dump_ns: Option<(u64, Option<u64>)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -51,6 +99,7 @@ impl From<&Facts> for FactsTwin {
             counters_listed_at,
             counters_at_start,
             sensors,
+            dump,
         } = facts;
         Self {
             version: version.clone(),
@@ -80,6 +129,7 @@ impl From<&Facts> for FactsTwin {
                     },
                 )
                 .collect(),
+            dump_ns: dump.map(|Dump { from, to }| (ns(from), to.map(ns))),
         }
     }
 }
@@ -98,6 +148,7 @@ impl TryFrom<FactsTwin> for Facts {
             counters_listed_at_ns,
             counters_at_start,
             sensors,
+            dump_ns,
         } = twin;
         let sensors = sensors
             .into_iter()
@@ -148,6 +199,10 @@ impl TryFrom<FactsTwin> for Facts {
                 .map(|(from, to)| (Duration::from_nanos(from), Duration::from_nanos(to))),
             counters_at_start,
             sensors,
+            dump: dump_ns.map(|(from, to)| Dump {
+                from: Duration::from_nanos(from),
+                to: to.map(Duration::from_nanos),
+            }),
         })
     }
 }
@@ -174,6 +229,58 @@ pub(super) struct LossesTwin {
     sensors: Vec<LossTwin>,
     #[serde(default)]
     counted: Vec<CountedTwin>,
+    #[serde(default)]
+    paths_under_way: u64,
+}
+
+/// [`Checkpoint`] as stored in a file.
+#[derive(Serialize, Deserialize)]
+pub(super) struct CheckpointTwin {
+    at_ns: u64,
+    losses: LossesTwin,
+    unrecorded: u64,
+    omitted: u64,
+    after_gap: bool,
+}
+
+impl From<&Checkpoint> for CheckpointTwin {
+    fn from(checkpoint: &Checkpoint) -> Self {
+        let Checkpoint {
+            at,
+            losses,
+            unrecorded,
+            omitted,
+            after_gap,
+        } = checkpoint;
+        Self {
+            at_ns: ns(*at),
+            losses: losses.into(),
+            unrecorded: *unrecorded,
+            omitted: *omitted,
+            after_gap: *after_gap,
+        }
+    }
+}
+
+impl TryFrom<CheckpointTwin> for Checkpoint {
+    type Error = anyhow::Error;
+
+    fn try_from(twin: CheckpointTwin) -> anyhow::Result<Self> {
+        let CheckpointTwin {
+            at_ns,
+            losses,
+            unrecorded,
+            omitted,
+            after_gap,
+        } = twin;
+        Ok(Self {
+            at: Duration::from_nanos(at_ns),
+            losses: losses.try_into()?,
+            unrecorded,
+            omitted,
+            after_gap,
+        })
+    }
 }
 
 /// [`Counted`] as stored in a file.
@@ -182,7 +289,16 @@ struct CountedTwin {
     netns: u32,
     counters: BTreeMap<String, u64>,
     counters_after: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    paths: Option<GrowthTwin>,
     doubt: Option<String>,
+}
+
+/// [`Growth`] as stored in a file.
+#[derive(Serialize, Deserialize)]
+struct GrowthTwin {
+    before: BTreeMap<String, u64>,
+    after: BTreeMap<String, u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -209,18 +325,21 @@ impl From<&LossReport> for LossesTwin {
                 netns,
                 counters,
                 counters_after,
+                paths,
                 doubt,
             } = it.clone();
             CountedTwin {
                 netns,
                 counters,
                 counters_after,
+                paths: paths.map(|Growth { before, after }| GrowthTwin { before, after }),
                 doubt,
             }
         };
         Self {
             sensors: report.sensors.iter().map(twin).collect(),
             counted: report.counted.iter().map(counted).collect(),
+            paths_under_way: report.paths_under_way,
         }
     }
 }
@@ -239,12 +358,14 @@ impl TryFrom<LossesTwin> for LossReport {
                 netns,
                 counters,
                 counters_after,
+                paths,
                 doubt,
             } = twin;
             Counted {
                 netns,
                 counters,
                 counters_after,
+                paths: paths.map(|GrowthTwin { before, after }| Growth { before, after }),
                 doubt,
             }
         };
@@ -257,6 +378,7 @@ impl TryFrom<LossesTwin> for LossReport {
         Ok(Self {
             sensors,
             counted: twin.counted.into_iter().map(counted).collect(),
+            paths_under_way: twin.paths_under_way,
         })
     }
 }

@@ -7,7 +7,7 @@ use std::mem::offset_of;
 use mptcp_trace_common::{
     numbers::{SOL_TCP, TCP_IS_MPTCP},
     record::{
-        ConnFlags, ConnRecord, ConnState, EvidenceBits, Kind, Owner, OwnerVia, PathBits,
+        ConnFlags, ConnRecord, ConnState, EvidenceBits, Kind, Marks, Owner, OwnerVia, PathBits,
         QueryFlags, QueryRecord, RecordRung, Site, SubflowBits,
     },
 };
@@ -281,7 +281,9 @@ fn connection(bytes: &[u8]) -> Option<Vec<u8>> {
         rung: old.rung,
         site: old.site,
         extra_subflows: old.extra_subflows,
-        reserved: [0; 3],
+        pending_paths: 0,
+        reserved: [0; 2],
+        marks: Marks::NONE,
     };
     Some(new.as_bytes().to_vec())
 }

@@ -1,21 +1,31 @@
 //! Command-line arguments as clap parses them.
 
+mod attach;
+mod collector;
 mod completions;
+mod keep;
+mod pair;
+mod probe;
 mod values;
 mod view;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Arg, ArgAction, Args, Command, Parser, Subcommand, ValueEnum, value_parser};
+use clap::{Arg, ArgAction, Args, Command, Parser, Subcommand, ValueEnum, ValueHint, value_parser};
 
+pub(super) use attach::AttachArgs;
+pub(in crate::cli) use collector::{CollectorArgs, Encoding};
 pub(super) use completions::{CompletionsArgs, Shell};
+pub(in crate::cli) use keep::{DumpArgs, KeepArgs, parse_moment, parse_size, span};
+pub(super) use pair::PairArgs;
+pub(super) use probe::ProbeArgs;
 pub(in crate::cli) use values::parse_listen;
-use values::{parse_duration, parse_ring_size, parse_speed};
+use values::{file_to_write, parse_duration, parse_speed};
 use view::CONNECTIONS;
 pub(super) use view::{ConnectionFilterArgs, FindingFilterArgs, TaskFilterArgs, ViewArgs};
 
-use super::{built::LONG_VERSION, exit_codes, options::Attaching};
-use crate::{filter, model::Rung, serve::listen::Address};
+use super::{built::LONG_VERSION, exit_codes};
+use crate::{filter, serve::listen::Address};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,9 +89,12 @@ pub struct Cli {
 }
 
 /// Verbs that print no colours.
-const COLOURLESS: [&str; 8] = [
+const COLOURLESS: [&str; 11] = [
     "report",
+    "dump",
+    "probe",
     "annotate",
+    "pair",
     "serve",
     "doctor",
     "bundle",
@@ -114,6 +127,7 @@ fn without_idle_options(mut verb: Command) -> Command {
 
 /// Subcommands.
 #[derive(Subcommand, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one, parsed once")]
 pub enum Verb {
     /// Trace the running kernel (the default)
     #[command(after_help = EXAMPLES)]
@@ -124,8 +138,12 @@ pub enum Verb {
     Report(ReportArgs),
     /// Add the findings of a capture to the packets of a packet capture, as comments for Wireshark
     Annotate(AnnotateArgs),
+    /// Compare captures of both ends: what left one end, and what arrived at the other; needs no privileges
+    Pair(PairArgs),
     /// Trace the whole host and export metrics over HTTP for Prometheus, until stopped by a signal
     Serve(ServeArgs),
+    /// Write what `serve --keep` or `live --keep` has recorded to a file, as a capture
+    Dump(DumpArgs),
     /// Watch connections, processes, causes and destinations interactively, live or from a capture
     Top(TopArgs),
     /// Check what works on this host and verify it with a self-test
@@ -134,14 +152,41 @@ pub enum Verb {
     List(ListArgs),
     /// Pack a bug report into one file: a trace, the kernel's counters, the output of `doctor`
     Bundle(BundleArgs),
+    /// Find out where on the way to a peer MPTCP gets lost: the only verb that sends packets
+    Probe(ProbeArgs),
     /// Provoke a fallback in temporary network namespaces and trace it
     Demo(DemoArgs),
-    /// Explain a fallback cause: its meaning, the likely culprit, and the commands to run next
+    /// Explain the cause of a fallback, or why a path failed or ended: its meaning, the likely culprit, and the commands to run next
     Explain(ExplainArgs),
     /// Print the JSON Schema of the JSON lines
     Schema,
     /// Print the completion script of a shell
     Completions(CompletionsArgs),
+}
+
+impl Verb {
+    /// How to attach, for a verb that traces.
+    #[must_use]
+    pub(super) fn attach(&self) -> Option<&AttachArgs> {
+        match self {
+            Self::Live(args) => Some(&args.attach),
+            Self::Serve(args) => Some(&args.attach),
+            Self::Top(args) => Some(&args.attach),
+            Self::Doctor(args) => Some(&args.attach),
+            Self::List(args) => Some(&args.attach),
+            Self::Bundle(args) => Some(&args.attach),
+            Self::Demo(args) => Some(&args.attach),
+            Self::Replay(_)
+            | Self::Report(_)
+            | Self::Annotate(_)
+            | Self::Dump(_)
+            | Self::Probe(_)
+            | Self::Pair(_)
+            | Self::Explain(_)
+            | Self::Schema
+            | Self::Completions(_) => None,
+        }
+    }
 }
 
 /// Options of `live`.
@@ -169,12 +214,15 @@ pub struct LiveArgs {
     /// Append findings to FILE instead of printing them to stdout
     ///
     /// A new file is readable by its owner only. SIGUSR2 reopens FILE (for logrotate), as does
-    /// SIGHUP without a terminal.
-    #[arg(short, long, value_name = "FILE")]
+    /// SIGHUP without a terminal. With --keep, SIGUSR2 makes a dump too.
+    #[arg(short, long, value_name = "FILE", value_parser = file_to_write(), value_hint = ValueHint::AnyPath)]
     pub output: Option<PathBuf>,
     /// Also write raw records to FILE, for `replay`, `report` and `top --replay`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = file_to_write(), value_hint = ValueHint::AnyPath)]
     pub capture: Option<PathBuf>,
+    /// The flight recorder.
+    #[command(flatten)]
+    pub keep: KeepArgs,
     /// Stop after this time, e.g. 10s, 5m, 1h30m
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     pub duration: Option<Duration>,
@@ -197,50 +245,6 @@ pub struct LiveArgs {
     pub command: Vec<OsString>,
 }
 
-/// How to attach.
-#[derive(Args, Clone, Debug)]
-pub struct AttachArgs {
-    /// Method of attaching to the kernel
-    #[arg(long, value_enum, default_value_t = Attach::Auto)]
-    pub attach: Attach,
-    /// Read kernel type information (BTF) from FILE, for kernels that provide none
-    #[arg(long, value_name = "FILE")]
-    pub btf: Option<PathBuf>,
-    /// Size of the ring buffer between kernel and tracer: a power of two from 4K to 1024M
-    #[arg(long, value_name = "BYTES", default_value = "2M", value_parser = parse_ring_size)]
-    pub ring_size: u32,
-    /// Trace at most N queries per second and process, and only count the others; 0 means no limit
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    pub cap: u32,
-    /// Keep owner and creation time of at most N open MPTCP sockets
-    ///
-    /// Fallbacks of further sockets are reported without them.
-    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(2..=4_194_304))]
-    pub sockets: u32,
-    /// Keep at most N of these sockets per user; default: half of --sockets
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
-    pub sockets_per_user: Option<u32>,
-    /// Plan as if the kernel had no function NAME (repeatable; for tests)
-    #[arg(long, value_name = "NAME", hide = true)]
-    pub hide_function: Vec<String>,
-}
-
-impl AttachArgs {
-    /// Resolves defaults.
-    #[must_use]
-    pub(super) fn options(&self) -> Attaching {
-        Attaching {
-            only: self.attach.only(),
-            btf: self.btf.clone(),
-            ring_bytes: self.ring_size,
-            cap: self.cap,
-            sockets: self.sockets,
-            sockets_per_user: self.sockets_per_user.unwrap_or(self.sockets / 2),
-            hidden: self.hide_function.clone(),
-        }
-    }
-}
-
 /// Options of `serve`.
 #[derive(Args, Debug)]
 #[command(after_help = SERVE_EXAMPLES)]
@@ -253,23 +257,15 @@ pub struct ServeArgs {
     /// replaces a socket of the same user that nobody listens on, and is removed at exit.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_listen)]
     pub listen: Option<Address>,
-    /// Label fallback metrics with their owner; the first 1,000 names get their own time series
+    /// Label fallback metrics with their owner or interface; the first 1,000 names get their own time series
     #[arg(long, value_enum)]
     pub label: Option<LabelBy>,
-    /// Also send findings (as logs) and counters (as metrics) to the OpenTelemetry collector at URL
-    ///
-    /// The protocol is OTLP/HTTP with JSON. https is refused: for TLS, let a collector on this host
-    /// forward them.
-    #[arg(long, value_name = "URL")]
-    pub otlp: Option<String>,
-    /// Send this HTTP header to the collector (repeatable)
-    ///
-    /// Command lines are visible to other users: put secrets into --config instead.
-    #[arg(long, value_name = "NAME=VALUE")]
-    pub otlp_header: Vec<String>,
-    /// Interval between metric exports to the collector, e.g. 15s
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "15s")]
-    pub otlp_interval: Duration,
+    /// The collector.
+    #[command(flatten)]
+    pub collector: CollectorArgs,
+    /// The flight recorder.
+    #[command(flatten)]
+    pub keep: KeepArgs,
     /// Read settings from FILE at start and on SIGHUP (docs/metrics.md); they override the
     /// options, except --listen
     #[arg(long, value_name = "FILE")]
@@ -335,6 +331,8 @@ Examples:
   mptcp-trace serve --listen 192.0.2.7:9944 --label process
   mptcp-trace serve --config /etc/mptcp-trace/serve.toml     # kill -HUP reloads it
   mptcp-trace serve --otlp http://localhost:4318             # to an OpenTelemetry collector too
+  mptcp-trace serve --otlp https://otel.example:4318 --otlp-ca ca.pem
+  mptcp-trace serve --keep 256M --dump-on 'fallbacks>20/min' # the newest records stay on disk: mptcp-trace dump
 
 Serves /metrics (Prometheus or OpenMetrics, according to the Accept header), /healthz and /readyz.
 A reload keeps the counters. SIGTERM and SIGINT shut down gracefully.";
@@ -347,39 +345,24 @@ pub enum LabelBy {
     Process,
     /// Path of its control group
     Cgroup,
-}
-
-/// Choices of `--attach`.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Attach {
-    /// The best method that works
-    Auto,
-    /// BPF trampolines at entry and return of kernel functions
-    Fexit,
-    /// Kprobes at entry and return of kernel functions
-    Kprobe,
-    /// Tracepoints at entry and exit of the getsockopt system call
-    Tracepoint,
-}
-
-impl Attach {
-    /// The requested method; none for `auto`.
-    #[must_use]
-    pub fn only(self) -> Option<Rung> {
-        match self {
-            Self::Auto => None,
-            Self::Fexit => Some(Rung::Fexit),
-            Self::Kprobe => Some(Rung::Kprobe),
-            Self::Tracepoint => Some(Rung::Tracepoint),
-        }
-    }
+    /// Namespace and name of its pod, and name of the container
+    Pod,
+    /// Local interface, of fallbacks and of what peers answered
+    Interface,
 }
 
 /// Options of `replay`.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  mptcp-trace replay run.mpt --kind fallback --why\n  \
+                  mptcp-trace replay monday.mpt tuesday.mpt --by dest   # one table of both: the peer, or a path?"
+)]
 pub struct ReplayArgs {
-    /// Capture (written with --capture) or bundle
-    pub file: PathBuf,
+    /// Captures (written with --capture) or bundles
+    ///
+    /// Several are replayed one after the other; summary tables (--summary, --by) add them up.
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
     /// Print JSON lines (docs/output.md) instead of text
     #[arg(long)]
     pub json: bool,
@@ -483,6 +466,12 @@ pub struct ListArgs {
     /// Print JSON lines (docs/output.md) instead of text
     #[arg(long)]
     pub json: bool,
+    /// Below each socket, print its open paths (subflows)
+    ///
+    /// For each path: both addresses, whether it was the first one or joined, both address ids, its
+    /// state, the bytes that it sent and received, segments sent again, and its round-trip time.
+    #[arg(long)]
+    pub paths: bool,
     /// Do not truncate lines to the width of the terminal
     #[arg(long, short = 'w', conflicts_with = "json")]
     pub wide: bool,
@@ -513,6 +502,7 @@ pub struct ListArgs {
 )]
 pub struct BundleArgs {
     /// Bundle to write; readable by its owner only
+    #[arg(value_parser = file_to_write(), value_hint = ValueHint::AnyPath)]
     pub file: PathBuf,
     /// Stop tracing after this time, e.g. 10s, 5m; default without a COMMAND: 30s
     ///
@@ -521,7 +511,7 @@ pub struct BundleArgs {
     pub duration: Option<Duration>,
     /// Replace addresses, process names and control group paths with consistent pseudonyms
     ///
-    /// Raw records are rewritten too. What stays: ports, process and user IDs, inode numbers, kernel
+    /// Raw records are rewritten too. What stays: ports, initial sequence numbers, process and user IDs, inode numbers, kernel
     /// addresses of sockets, loopback addresses and times.
     #[arg(long)]
     pub redact: bool,
@@ -571,10 +561,11 @@ pub struct DoctorArgs {
 /// Options of `explain`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  mptcp-trace explain\n  mptcp-trace explain MPCapableFallbackSYNACK\n  mptcp-trace explain stale"
+    after_help = "Examples:\n  mptcp-trace explain\n  mptcp-trace explain MPCapableFallbackSYNACK\n  mptcp-trace explain MPJoinRejected\n  mptcp-trace explain no-endpoint\n  mptcp-trace explain stale"
 )]
 pub struct ExplainArgs {
-    /// Counter name as printed by nstat, with or without the prefix `MPTcpExt`, `plain`, or a verdict
+    /// A cause as lines or nstat print it (with or without the prefix `MPTcpExt`), a verdict, a reason
+    /// in an RST, or why there was no second path
     ///
     /// Without a name, all causes are listed.
     pub cause: Option<String>,

@@ -27,13 +27,18 @@ pub(super) fn finish<W: Write>(
         log.drain();
     }
     let losses = session.losses().map_err(Stop::Failed)?;
-    if let Some(recorded) = session.take_recording().map_err(Stop::Failed)? {
+    if let Some(recorded) = session.take_recording(losses.clone()) {
         // A failure is in its progress, which `top` reports.
         let _reported = stages.end_recording(&recorded);
     }
     if let Err(stop) = stages.finish(&losses) {
         stages.close(&stop);
         ends.get_or_insert(stop);
+    }
+    if let Some((account, is_whole)) = stages.end_flight(&losses)
+        && (!is_whole || talk::has_notes())
+    {
+        stderr!("{account}");
     }
     Ok((losses, ends))
 }

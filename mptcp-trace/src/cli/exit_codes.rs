@@ -44,7 +44,7 @@ const DAMAGED: (&str, &str) = (
 );
 
 /// Exit codes of all subcommands, in the order of the help.
-pub const ALL: [ExitCodes; 14] = [
+pub const ALL: [ExitCodes; 17] = [
     ExitCodes {
         verb: "live",
         codes: &[
@@ -81,6 +81,31 @@ pub const ALL: [ExitCodes; 14] = [
             (
                 digit(FAILED),
                 "failure, also if the packets or the capture are truncated or damaged",
+            ),
+            USAGE_ERROR,
+        ],
+    },
+    ExitCodes {
+        verb: "dump",
+        codes: &[
+            (digit(DONE), "the capture is written"),
+            (
+                digit(FAILED),
+                "failure, also if nothing was recorded in that time",
+            ),
+            USAGE_ERROR,
+        ],
+    },
+    ExitCodes {
+        verb: "pair",
+        codes: &[
+            (
+                digit(DONE),
+                "the captures were compared, whatever was found",
+            ),
+            (
+                digit(FAILED),
+                "failure, also if a capture is truncated or damaged",
             ),
             USAGE_ERROR,
         ],
@@ -129,6 +154,17 @@ pub const ALL: [ExitCodes; 14] = [
             USAGE_ERROR,
             CANNOT,
             OF_COMMAND,
+        ],
+    },
+    ExitCodes {
+        verb: "probe",
+        codes: &[
+            (digit(DONE), "MPTCP passes in both directions"),
+            FAILS,
+            USAGE_ERROR,
+            (digit(CANNOT_ANSWER), "these privileges do not allow it"),
+            (digit(FOUND), "MPTCP does not pass"),
+            (digit(UNPROVEN), "cannot say whether MPTCP passes"),
         ],
     },
     ExitCodes {

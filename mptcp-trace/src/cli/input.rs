@@ -2,7 +2,8 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read as _},
+    io::{self, BufReader, IsTerminal as _, Read as _, Seek as _},
+    os::fd::AsFd as _,
     path::Path,
 };
 
@@ -94,7 +95,66 @@ pub(super) fn with_capture<T>(
 /// Not generic: each caller would have its own copy of the decompressor.
 fn open(path: &Path, play: &mut dyn FnMut(&mut dyn io::Read)) -> anyhow::Result<()> {
     let name = path.display();
-    let mut file = File::open(path).with_context(|| format!("cannot open the capture {name}"))?;
+    let file = File::open(path).with_context(|| format!("cannot open the capture {name}"))?;
+    from(file, path, play)
+}
+
+/// A capture that is read more than once.
+pub(super) struct Rereadable<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+impl<'a> Rereadable<'a> {
+    /// Opens a capture; `-` is stdin. What cannot be read twice, such as a pipe, is copied to a
+    /// temporary file.
+    pub(super) fn open(path: &'a Path) -> anyhow::Result<Self> {
+        let name = path.display();
+        let what = || format!("cannot open the capture {name}");
+        let is_stdin = path == Path::new("-");
+        if is_stdin && io::stdin().is_terminal() {
+            anyhow::bail!("stdin is a terminal: redirect a capture to it, as in `... - < run.mpt`");
+        }
+        let mut file = match is_stdin {
+            true => File::from(
+                io::stdin()
+                    .as_fd()
+                    .try_clone_to_owned()
+                    .with_context(what)?,
+            ),
+            false => File::open(path).with_context(what)?,
+        };
+        if !file.metadata().with_context(what)?.is_file() {
+            let copy = || format!("cannot read {name} into a temporary file");
+            let mut copied = tempfile::tempfile().with_context(copy)?;
+            io::copy(&mut file, &mut copied).with_context(copy)?;
+            file = copied;
+        }
+        Ok(Self { path, file })
+    }
+
+    /// Runs `play` on the capture, from its begin.
+    pub(super) fn play<T>(
+        &self,
+        play: impl FnOnce(&mut dyn io::Read) -> Result<T, Exit>,
+    ) -> Result<T, Exit> {
+        let (mut play, mut played) = (Some(play), None);
+        let what = || format!("cannot read the capture {}", self.path.display());
+        let mut file = self.file.try_clone().with_context(what)?;
+        file.rewind().with_context(what)?;
+        from(file, self.path, &mut |input| {
+            played = play.take().map(|play| play(input));
+        })?;
+        played.unwrap_or_else(|| Err(anyhow::anyhow!(what()).into()))
+    }
+}
+
+fn from(
+    mut file: File,
+    path: &Path,
+    play: &mut dyn FnMut(&mut dyn io::Read),
+) -> anyhow::Result<()> {
+    let name = path.display();
     let mut head = [0; bundle::MAGIC.len()];
     // A read error is reported by the next reader.
     let got = file.read(&mut head).unwrap_or(0);

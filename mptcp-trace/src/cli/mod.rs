@@ -9,6 +9,7 @@ pub mod exit_codes;
 mod files;
 mod input;
 mod interfaces;
+mod keep;
 mod options;
 mod output;
 mod permission;
@@ -27,15 +28,18 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 pub use args::Cli;
-use args::Verb;
+use args::{LiveArgs, Verb};
 use stdout::print;
 use verbs::{
-    annotate, bundle, completions, demo, doctor, explain, list, live, replay, report, schema,
-    serve, top,
+    annotate, bundle, completions, demo, doctor, dump, explain, list, live, pair, probe, replay,
+    report, schema, serve, top,
 };
 
 use crate::{
-    host::system::{keep_little_free_memory, survive_signals},
+    host::{
+        procfs,
+        system::{keep_little_free_memory, survive_signals},
+    },
     sink::{escape, without_error_numbers},
 };
 
@@ -90,22 +94,7 @@ pub fn main() -> ExitCode {
     start_log(verbose);
     keep_little_free_memory();
     survive_signals();
-    let done = match verb {
-        None => live::run(live, verbose),
-        Some(Verb::Live(args)) => live::run(args, verbose),
-        Some(Verb::Replay(args)) => replay::run(&args),
-        Some(Verb::Report(args)) => report::run(&args),
-        Some(Verb::Annotate(args)) => annotate::run(&args),
-        Some(Verb::Serve(args)) => serve::run(&args, verbose),
-        Some(Verb::Top(args)) => top::run(&args, verbose),
-        Some(Verb::Doctor(args)) => doctor::run(&args, verbose),
-        Some(Verb::List(args)) => list::run(&args, verbose),
-        Some(Verb::Bundle(args)) => bundle::run(&args, verbose),
-        Some(Verb::Demo(args)) => demo::run(&args, verbose),
-        Some(Verb::Explain(args)) => explain::run(&args),
-        Some(Verb::Schema) => schema::run(),
-        Some(Verb::Completions(args)) => completions::run(&args),
-    };
+    let done = choose_procfs(verb.as_ref(), &live).and_then(|()| dispatch(verb, live, verbose));
     match done {
         Ok(code) => ExitCode::from(code),
         Err(Exit::Code(code)) => ExitCode::from(code),
@@ -120,6 +109,41 @@ pub fn main() -> ExitCode {
             stderr_line!("mptcp-trace: {}", escape(&why));
             ExitCode::from(code)
         }
+    }
+}
+
+/// Looks up processes where the command line says.
+fn choose_procfs(verb: Option<&Verb>, live: &LiveArgs) -> Result<(), Exit> {
+    let attach = match verb {
+        Some(verb) => verb.attach(),
+        None => Some(&live.attach),
+    };
+    match attach.and_then(|it| it.proc.as_deref()) {
+        Some(dir) => Ok(procfs::choose(dir)?),
+        None => Ok(()),
+    }
+}
+
+/// Runs the verb; returns the exit code.
+fn dispatch(verb: Option<Verb>, live: LiveArgs, verbose: u8) -> Result<u8, Exit> {
+    match verb {
+        None => live::run(live, verbose),
+        Some(Verb::Live(args)) => live::run(args, verbose),
+        Some(Verb::Replay(args)) => replay::run(&args),
+        Some(Verb::Report(args)) => report::run(&args),
+        Some(Verb::Annotate(args)) => annotate::run(&args),
+        Some(Verb::Dump(args)) => dump::run(&args),
+        Some(Verb::Pair(args)) => pair::run(&args),
+        Some(Verb::Serve(args)) => serve::run(&args, verbose),
+        Some(Verb::Top(args)) => top::run(&args, verbose),
+        Some(Verb::Doctor(args)) => doctor::run(&args, verbose),
+        Some(Verb::List(args)) => list::run(&args, verbose),
+        Some(Verb::Bundle(args)) => bundle::run(&args, verbose),
+        Some(Verb::Probe(args)) => probe::run(&args),
+        Some(Verb::Demo(args)) => demo::run(&args, verbose),
+        Some(Verb::Explain(args)) => explain::run(&args),
+        Some(Verb::Schema) => schema::run(),
+        Some(Verb::Completions(args)) => completions::run(&args),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
+use super::keep::Keep;
 use crate::{model::Rung, pipeline::View, sink::TextOptions};
 
 /// Attach method and memory limits.
@@ -12,6 +13,10 @@ pub(super) struct Attaching {
     pub(super) only: Option<Rung>,
     /// BTF file, for kernels that provide none.
     pub(super) btf: Option<PathBuf>,
+    /// Directory with the logs of pods.
+    pub(super) pod_logs: PathBuf,
+    /// The user asked for names of pods: report if there are none.
+    pub(super) wants_pods: bool,
     /// Size of the ring buffer between kernel and tracer, bytes.
     pub(super) ring_bytes: u32,
     /// Queries traced per second and process; 0 means no limit.
@@ -65,6 +70,8 @@ pub(super) struct Live {
     pub(super) output: Option<PathBuf>,
     /// Capture file for raw records.
     pub(super) capture: Option<PathBuf>,
+    /// The flight recorder.
+    pub(super) keep: Option<Keep>,
     /// File created once tracing has started.
     pub(super) ready_file: Option<PathBuf>,
     /// Stop after this time.
@@ -87,6 +94,7 @@ impl Live {
             text: Some(TextOptions::default()),
             output: None,
             capture: None,
+            keep: None,
             ready_file: None,
             duration: None,
             stop_after: None,

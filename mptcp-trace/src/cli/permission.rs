@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::thread::{CapabilitySet, capability_is_in_bounding_set};
+
 use super::{CANNOT_ANSWER, Exit, shell::line};
 use crate::host::{Fact, privileges};
 
@@ -36,6 +38,8 @@ struct Situation {
     is_root: bool,
     /// The process runs in a container.
     is_in_container: bool,
+    /// Root in this container has what tracing needs.
+    may_grant: bool,
     /// The first of [`ELEVATORS`] that is installed.
     elevator: Option<&'static str>,
     /// The program `su` is installed.
@@ -78,6 +82,9 @@ fn situation(why: String) -> Situation {
             || CONTAINER_VARIABLES
                 .iter()
                 .any(|name| env::var_os(name).is_some()),
+        may_grant: [CapabilitySet::BPF, CapabilitySet::PERFMON]
+            .into_iter()
+            .all(|it| capability_is_in_bounding_set(it).unwrap_or(false)),
         elevator: ELEVATORS.into_iter().find(|it| is_installed(it)),
         has_su: is_installed("su"),
         has_setcap: is_installed("setcap"),
@@ -101,6 +108,7 @@ fn advice(situation: &Situation) -> Vec<String> {
         why,
         is_root,
         is_in_container,
+        may_grant,
         elevator,
         has_su,
         has_setcap,
@@ -124,6 +132,16 @@ fn advice(situation: &Situation) -> Vec<String> {
             format!("type, on the host: sudo {typed}"),
             "or start the container as root of the host, without a user namespace of its own"
                 .into(),
+        ];
+    }
+    // Capabilities that are added to a container reach its root only.
+    if *is_in_container && !*is_root && *may_grant && elevator.is_none() {
+        return vec![
+            reason,
+            "this container has them, but only for its root: start it with docker run --user 0 ... (podman: \
+             the same)"
+                .into(),
+            "or, in Kubernetes: securityContext: {runAsUser: 0}".into(),
         ];
     }
     // Root in a container may lack them; an ordinary user becomes root first, if that is possible.
@@ -173,6 +191,7 @@ mod tests {
             why: "this process lacks CAP_BPF".into(),
             is_root: false,
             is_in_container: false,
+            may_grant: true,
             elevator: Some("sudo"),
             has_su: true,
             has_setcap: true,
@@ -210,6 +229,17 @@ mod tests {
             (
                 Situation {
                     is_in_container: true,
+                    elevator: None,
+                    has_setcap: false,
+                    ..usual.clone()
+                },
+                "docker run --user 0",
+                "runAsUser: 0",
+            ),
+            (
+                Situation {
+                    is_in_container: true,
+                    may_grant: false,
                     elevator: None,
                     has_setcap: false,
                     ..usual.clone()

@@ -14,14 +14,14 @@ use super::{
     Exit, UNPROVEN, USAGE,
     ending::{conclude, finish, report_end},
     files::{self, How},
+    keep::{self, Keep},
     options::{Live, Names, Scope},
     select, stdout, talk, tracing,
     tracing::write_ready_file,
 };
 use crate::{
     capture,
-    host::privileges::RuntimeNeeds,
-    model::SensorId,
+    host::{privileges::RuntimeNeeds, procfs},
     pipeline::{
         Command, Held, Reopens, Session, Stages, Stop, Until, View, blind, run as run_pipeline,
     },
@@ -40,18 +40,14 @@ pub(super) fn trace(live: Live, verbose: u8) -> Result<u8, Exit> {
 async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
     let awaits_process = !live.command.is_empty();
     let follow = live.names.follow || awaits_process;
-    let processes = live
-        .names
-        .pids
-        .iter()
-        .copied()
-        .map(select::watch)
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let pids = live.names.pids.iter().copied();
+    let processes = pids.map(select::watch).collect::<anyhow::Result<_>>()?;
     let whose = Scope::Named(Names {
         follow,
         awaits_process,
         ..live.names.clone()
     });
+    let folder = live.keep.as_ref().map(Keep::lock).transpose()?;
     let started = tracing::start(&live.attaching, &whose, verbose).await?;
     refuse_if_blind(&live, &started.session)?;
     started.say(!awaits_process);
@@ -62,12 +58,13 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
     // The BPF side already filtered by task.
     let view = View {
         within: started.within,
+        is_of_command: !live.command.is_empty(),
         ..std::mem::take(&mut live.view)
     };
-    let capture = match &live.capture {
-        Some(path) => Some(begin_capture(path, &session)?),
-        None => None,
-    };
+    let capture = live.capture.as_deref();
+    let capture = capture
+        .map(|path| begin_capture(path, &session))
+        .transpose()?;
     let mut stages = Stages::new(
         session.facts.clone(),
         format,
@@ -77,6 +74,7 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
         view,
         live.stop_after,
     );
+    stages.look_up(&live.attaching.pod_logs);
     // The command needs its user's privileges, so it is forked first; files are open; other
     // privileges are dropped.
     let held = hold_command(&live, &mut session)?;
@@ -88,6 +86,7 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
         writes_files: live.writes_later,
         ..RuntimeNeeds::default()
     })?;
+    let dumps = keep::begin(live.keep.as_ref().zip(folder), &session.facts, &mut stages)?;
     let begun = stages.begin();
     let until = Until {
         duration: live.duration,
@@ -96,6 +95,7 @@ async fn run(mut live: Live, verbose: u8) -> Result<u8, Exit> {
         asks: None,
         survives_hangup: false,
         reopens,
+        dumps,
         signals: Some(signals),
         watches_stdout: live.output.is_none(),
     };
@@ -260,8 +260,8 @@ fn begin_capture(
 fn refuse_if_blind(live: &Live, session: &Session) -> Result<(), Exit> {
     match blind(&live.view.fail_on, &session.facts) {
         None => Ok(()),
-        Some(why) => {
-            let because = session.why_off(SensorId::Fallback).unwrap_or_default();
+        Some((sensor, why)) => {
+            let because = session.why_off(sensor).unwrap_or_default();
             let why = format!("--fail-on: {why} ({because}); nothing was run or traced");
             Err(Exit::Because(UNPROVEN, why))
         }
@@ -280,7 +280,7 @@ fn hold_command(live: &Live, session: &mut Session) -> anyhow::Result<Option<Hel
         return Ok(None);
     }
     let held = Held::new(&live.command)?;
-    session.tracer.admit(held.pid())?;
+    session.tracer.admit(procfs::number_of_child(held.pid())?)?;
     Ok(Some(held))
 }
 

@@ -9,21 +9,36 @@ use std::{
 
 use super::{
     args::{ConnectionFilterArgs, FindingFilterArgs, TaskFilterArgs, ViewArgs},
-    colour, terminal,
+    colour, talk, terminal,
 };
 use crate::{
     aggregation::Sums,
     coalesce::AnswerCoalescer,
     correlate::Limits,
-    filter::FindingFilter,
-    host::system::proc_is_ours,
+    filter::{ALL_KINDS, FindingFilter},
+    host::procfs,
     kernel::readable,
     model::Verdict,
-    pipeline::{View, Watched},
+    pipeline::{Detail, EndOf, PeerBook, View, Watched},
     sink::{TextOptions, Width},
 };
 use anyhow::{Context as _, bail, ensure};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::{
+    fs::{Mode, OFlags},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+
+/// Why there is no process with this id. `has_host_ids`: ids are those of the host.
+fn gone(pid: u32, has_host_ids: bool) -> String {
+    let why = format!("no process {pid}: it has ended or never existed (ps -p {pid})");
+    match has_host_ids {
+        true => why,
+        false => format!(
+            "{why}; process ids are those of this container (PID namespace): for those of the host, mount \
+             its /proc and name it with --proc"
+        ),
+    }
+}
 
 /// Opens a process to be notified of its end.
 ///
@@ -31,9 +46,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 ///
 /// Reports that the process is missing, or that the ID is that of a thread.
 pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
-    let gone = || format!("no process {pid}: it has ended or never existed (ps -p {pid})");
-    let status = match fs::read_to_string(format!("/proc/{pid}/status")) {
-        Ok(status) if proc_is_ours() => status,
+    let gone = || gone(pid, procfs::pid_namespace().is_none() || procfs::is_outer());
+    let status = match fs::read_to_string(procfs::of(pid).join("status")) {
+        Ok(status) if procfs::has_our_numbers() => status,
         // In another PID namespace this number belongs to another process.
         Ok(_) => String::new(),
         // Gone, or hidden (/proc mounted with hidepid=2): pidfd_open decides.
@@ -48,6 +63,16 @@ pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
         && tgid != pid
     {
         bail!("{pid} is a thread of process {tgid}: use --pid {tgid}");
+    }
+    if procfs::is_outer() {
+        let dir = rustix::fs::open(
+            procfs::of(pid),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
+        let dir = dir.map_err(|_why| anyhow::anyhow!(gone()))?;
+        let end = EndOf::Outer(dir);
+        return Ok(Watched { pid, end });
     }
     let raw = i32::try_from(pid)
         .ok()
@@ -65,7 +90,8 @@ pub(super) fn watch(pid: u32) -> anyhow::Result<Watched> {
         Err(why) => return Err(why).with_context(|| format!("cannot watch process {pid}")),
     };
     let pidfd = readable(pidfd).with_context(|| format!("cannot watch process {pid}"))?;
-    Ok(Watched { pid, pidfd })
+    let end = EndOf::Ours(pidfd);
+    Ok(Watched { pid, end })
 }
 
 /// Builds the view from the options.
@@ -80,12 +106,16 @@ pub(super) fn view(view: &ViewArgs, whose: &TaskFilterArgs) -> anyhow::Result<Vi
         wanted,
         fail_on: view.fail_on.clone(),
         summary: Sums::new(&view.sums()),
+        hides_routine: true,
+        is_of_command: false,
         repeats: view.coalesce.then(AnswerCoalescer::default),
         limits: Limits {
             connections: usize::try_from(view.max_connections)?,
             ..Limits::STATED
         },
         observers: Vec::new(),
+        peers: PeerBook::default(),
+        sums_follow: false,
     })
 }
 
@@ -99,7 +129,7 @@ pub(super) fn lines(view: &ViewArgs, is_stdout: bool) -> TextOptions {
     };
     let lists = |kind: &str| {
         let mut named = what.kind.iter().filter(|it| !it.is_excluded);
-        named.any(|it| it.value == kind)
+        named.any(|it| it.value == kind || it.value == ALL_KINDS)
     };
     let mut verdicts = what.verdict.iter().filter(|it| !it.is_excluded);
     TextOptions {
@@ -109,8 +139,10 @@ pub(super) fn lines(view: &ViewArgs, is_stdout: bool) -> TextOptions {
         columns: lines.columns.clone(),
         width,
         why: lines.why,
+        packets: talk::detail() == Detail::Full,
         interface: |_netns, _index| None,
         lists_existing: lists("existing"),
+        lists_no_join: lists("closed"),
         lists_never_asked: lists("verdict") || verdicts.any(|it| it.value == Verdict::NeverAsked),
     }
 }
@@ -132,6 +164,8 @@ pub(super) fn wanted(
         kinds: what.kind.clone(),
         causes: which.cause.clone(),
         verdicts: what.verdict.clone(),
+        packets: what.packet.clone(),
+        reset_reasons: what.reset_reason.clone(),
         addrs: which.addr.clone(),
         ports: which.port.clone(),
         pids: whose.pid.clone(),
@@ -178,7 +212,8 @@ pub(super) fn netns(what: &str) -> anyhow::Result<u32> {
     };
     let found = fs::metadata(&path).with_context(|| {
         format!(
-            "no network namespace {what}: cannot access {} (ip netns list)",
+            "no network namespace {what}: cannot access {} (ip netns list); of one that is gone, give \
+             the inode number that the lines show",
             path.display()
         )
     })?;
@@ -202,7 +237,7 @@ pub(super) fn netns(what: &str) -> anyhow::Result<u32> {
 /// root of a mount elsewhere, as made by `ip netns`. None if neither applies.
 fn kind_of_namespace(path: &Path) -> Option<String> {
     if let Ok(name) = fs::read_link(path)
-        && path.starts_with("/proc")
+        && (path.starts_with("/proc") || path.starts_with(procfs::dir()))
     {
         return Some(name.to_string_lossy().into_owned());
     }
@@ -231,6 +266,8 @@ mod tests {
     #[tokio::test]
     async fn a_process_is_watched_and_what_is_none_is_not() {
         assert!(watch(std::process::id()).is_ok());
+        assert!(!gone(7, true).contains("--proc"));
+        assert!(gone(7, false).contains("--proc"));
         let why = watch(u32::MAX / 4).unwrap_err().to_string();
         assert!(why.contains("it has ended or never existed"), "{why}");
     }

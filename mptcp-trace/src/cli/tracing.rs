@@ -15,6 +15,7 @@ use super::{
     permission, select, talk,
 };
 use crate::{
+    enrich::unreadable,
     host::{self, HostSupport, privileges},
     kernel::{CountersAt, Mark, TracerConfig},
     model::SensorId,
@@ -29,9 +30,11 @@ pub(super) struct Started {
     pub(super) signals: Signals,
     /// Network namespaces that tracing is limited to (inode numbers).
     pub(super) within: Vec<u32>,
-    /// Processes outside of our PID namespace are invisible.
-    pub(super) is_in_pid_namespace: bool,
+    /// False in a PID namespace: open sockets of processes outside of it are not listed.
+    pub(super) visits_all_tasks: bool,
     plan: Plan,
+    /// Why no pod has a name, if the user asked for names.
+    nameless: Option<String>,
 }
 
 /// Starts to trace.
@@ -60,14 +63,21 @@ pub(super) async fn start(
         session,
         signals,
         within: config.netns,
-        is_in_pid_namespace: host.pid_namespace.is_some(),
+        visits_all_tasks: host.visits_all_tasks,
         plan,
+        nameless: attaching
+            .wants_pods
+            .then(|| unreadable(&attaching.pod_logs))
+            .flatten(),
     })
 }
 
 impl Started {
     /// Prints notes that the reader needs before the first line.
     pub(super) fn say(&self, with_invitation: bool) {
+        if let Some(why) = self.nameless.as_ref().filter(|_| talk::has_notes()) {
+            stderr_line!("mptcp-trace: note: {}", escape(why));
+        }
         say(&self.plan, &self.session, with_invitation);
     }
 }
@@ -110,6 +120,7 @@ pub(super) fn config(
         comms: Vec::new(),
         netns: Vec::new(),
         pid_namespace: host.pid_namespace,
+        visits_all_tasks: host.visits_all_tasks,
         ring_bytes: attaching.ring_bytes,
         cap: attaching.cap,
         preemptible: host.preemptible,

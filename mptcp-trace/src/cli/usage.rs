@@ -162,7 +162,7 @@ mod tests {
             "--jsno",
             "replay",
             "--duration x",
-            "replay a b",
+            "report a b",
         ] {
             assert_eq!(answer(typed), None, "{typed}");
         }

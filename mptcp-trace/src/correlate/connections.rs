@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::model::{
-    ChangeEvent, ConnectionEvent, ConnectionId, LastAsked, Owner, Place, Process, Socket, SocketId,
-    Verdict, Via,
+    Change, ChangeEvent, ConnectionEvent, ConnectionId, LastAsked, Outcome, Owner, Place, Process,
+    Protocol, Query, Socket, SocketId, TcpState, Verdict, Via,
 };
 
 /// An observed fallback.
@@ -256,5 +256,43 @@ impl ConnectionTable {
     pub(super) fn drain(&mut self) -> Vec<Removed> {
         let ids: Vec<ConnectionId> = self.by_use.values().copied().collect();
         ids.into_iter().filter_map(|id| self.remove(id)).collect()
+    }
+}
+
+/// True if a query concerns another connection than the tracked one of its socket.
+pub(super) fn is_of_another_connection(query: &Query, state: &ConnectionState) -> bool {
+    // A connection that became TCP when it was accepted stays TCP.
+    if query.protocol() == Protocol::Tcp {
+        return false;
+    }
+    let is_mptcp = query.fell_back == Some(false);
+    match &state.fallen {
+        // An unconnected socket has left its old connection.
+        Some(_) if is_unconnected(query.socket.state) && is_mptcp => true,
+        // Without a connect time, the answer decides.
+        Some(_) if query.connected_at.is_none() => is_mptcp,
+        None if query.socket.state == TcpState::CLOSE => state.was_connected(),
+        Some(_) | None => state.has_connected_again(query.connected_at),
+    }
+}
+
+pub(super) fn is_unconnected(state: TcpState) -> bool {
+    matches!(state, TcpState::CLOSE | TcpState::SYN_SENT)
+}
+
+/// What a connection that ends was: by its last fallback, or by its state bits.
+pub(super) fn outcome(change: &Change, state: Option<&ConnectionState>) -> Outcome {
+    let fallen = state.and_then(|state| state.fallen.as_ref());
+    match (fallen, change.fell_back) {
+        (Some(fallen), _) => Outcome::FellBack {
+            at: (!fallen.is_predicted).then_some(fallen.at),
+            cause: fallen.cause.clone(),
+        },
+        (None, Some(true)) => Outcome::FellBack {
+            at: None,
+            cause: None,
+        },
+        (None, Some(false)) => Outcome::Mptcp,
+        (None, None) => Outcome::Unknown,
     }
 }

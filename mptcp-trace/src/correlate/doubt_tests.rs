@@ -29,7 +29,11 @@ fn a_verdict_that_a_missing_query_may_change_is_in_doubt() {
             .iter()
             .filter_map(|finding| match finding {
                 Finding::Verdict(event) => Some(event.doubt.as_deref()),
-                Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
+                Finding::Query(_)
+                | Finding::Connection(_)
+                | Finding::Refusal(_)
+                | Finding::Path(_)
+                | Finding::Closed(_) => None,
             })
             .collect();
         let [doubt] = doubts[..] else {
@@ -59,7 +63,11 @@ fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
         let found = findings_of(events, limits);
         let verdicts = found.into_iter().filter_map(|finding| match finding {
             Finding::Verdict(event) => Some(event.doubt.map(Into::into)),
-            Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
+            Finding::Query(_)
+            | Finding::Connection(_)
+            | Finding::Refusal(_)
+            | Finding::Path(_)
+            | Finding::Closed(_) => None,
         });
         verdicts.collect()
     };
@@ -68,7 +76,7 @@ fn a_verdict_without_the_record_of_an_end_is_in_doubt() {
         match &mut event {
             Event::Connection(event) => event.connection.id.born_at += later,
             Event::Change(event) => event.change.id.born_at += later,
-            Event::Query(_) | Event::Refusal(_) => {}
+            Event::Query(_) | Event::Refusal(_) | Event::Path(_) => {}
         }
         event
     };
@@ -116,7 +124,11 @@ fn a_query_missed_before_a_socket_connects_again_casts_doubt_on_its_first_connec
             let found = findings_of(vec![first.clone(), next], Limits::STATED);
             let doubt = found.iter().find_map(|finding| match finding {
                 Finding::Verdict(event) => Some(event.doubt.as_deref()),
-                Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
+                Finding::Query(_)
+                | Finding::Connection(_)
+                | Finding::Refusal(_)
+                | Finding::Path(_)
+                | Finding::Closed(_) => None,
             });
             assert_eq!(
                 doubt,
@@ -152,7 +164,7 @@ fn a_verdict_is_in_doubt_if_the_kernel_may_have_skipped_a_query_during_the_conne
             match &mut event {
                 Event::Connection(event) => event.connection.id.born_at = born_at,
                 Event::Change(event) => event.change.id.born_at = born_at,
-                Event::Query(_) | Event::Refusal(_) => {}
+                Event::Query(_) | Event::Refusal(_) | Event::Path(_) => {}
             }
             event
         };
@@ -164,7 +176,11 @@ fn a_verdict_is_in_doubt_if_the_kernel_may_have_skipped_a_query_during_the_conne
         correlator.finish(0, &facts, &mut ready);
         let verdict = ready.iter().find_map(|finding| match finding {
             Finding::Verdict(event) => Some(event),
-            Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
+            Finding::Query(_)
+            | Finding::Connection(_)
+            | Finding::Refusal(_)
+            | Finding::Path(_)
+            | Finding::Closed(_) => None,
         });
         verdict.unwrap().doubt.as_deref() == Some(doubt::MAY_BE_MISSED)
     };

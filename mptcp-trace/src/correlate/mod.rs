@@ -6,9 +6,14 @@
 
 mod connections;
 mod doubt;
+mod fingerprint;
+mod life;
 mod missed;
 mod netns_counts;
 mod order;
+mod path_counters;
+mod path_counts;
+mod paths;
 mod verdict;
 
 use std::{
@@ -17,16 +22,21 @@ use std::{
 };
 
 pub use netns_counts::{FallbackLedger, growth, reconcile};
+pub use path_counts::{PathCounts, path_growth, reconcile_paths};
 
 use self::{
-    connections::{ConnectionState, ConnectionTable, Fallen, Removed},
+    connections::{
+        ConnectionTable, Fallen, Removed, is_of_another_connection, is_unconnected, outcome,
+    },
+    fingerprint::Peers,
     missed::Missed,
     order::Arriving,
+    paths::PathBook,
 };
 use crate::model::{
     CauseCertainty, ChangeEvent, ChangeKind, ClosedBy, ConnectionEvent, ConnectionId,
-    ConnectionKind, Counted, Event, Facts, Finding, LastAsked, MissedRuns, NetnsCounters, Protocol,
-    Query, QueryEvent, SwitchedOff, TcpState, VerdictEvent,
+    ConnectionKind, Counted, Event, Facts, Finding, LastAsked, MissedRuns, NetnsCounters,
+    QueryEvent, SwitchedOff, TcpState, VerdictEvent,
 };
 
 /// How far records may be out of order: each CPU timestamps its own before it reserves room in the
@@ -89,8 +99,12 @@ pub struct Correlator {
     /// The last time that MPTCP was disabled, per network namespace.
     switched_off: BTreeMap<u32, SwitchedOff>,
     fallback_ledger: FallbackLedger,
+    path_counts: PathCounts,
+    paths: PathBook,
     missed: Missed,
+    peers: Peers,
     filtered: u64,
+    paths_filtered: u64,
     acceptances: u64,
 }
 
@@ -114,16 +128,23 @@ impl Correlator {
             connections: ConnectionTable::new(limits.connections),
             switched_off: BTreeMap::new(),
             fallback_ledger: FallbackLedger::default(),
+            path_counts: PathCounts::default(),
+            paths: PathBook::new(limits.connections),
             missed: Missed::default(),
+            peers: Peers::default(),
             filtered: 0,
+            paths_filtered: 0,
             acceptances: 0,
         }
     }
 
     /// Takes one event; adds findings that are ready to `ready`.
-    pub fn take(&mut self, event: Event, facts: &Facts, ready: &mut Vec<Finding>) {
-        if let Event::Connection(event) = &event {
-            self.fallback_ledger.record(&event.connection, facts);
+    pub fn take(&mut self, mut event: Event, facts: &Facts, ready: &mut Vec<Finding>) {
+        self.peers.judge_packet_of(&mut event);
+        match &event {
+            Event::Connection(event) => self.fallback_ledger.record(&event.connection, facts),
+            Event::Path(event) => self.path_counts.record(&event.path, facts),
+            Event::Query(_) | Event::Change(_) | Event::Refusal(_) => {}
         }
         let at = event.at();
         self.latest = self.latest.max(at);
@@ -145,7 +166,7 @@ impl Correlator {
     /// The clock is at `now`; adds findings that have waited long enough to `ready`.
     pub fn clock(&mut self, now: Duration, facts: &Facts, ready: &mut Vec<Finding>) {
         self.settle(now.saturating_sub(ORDER_WINDOW), facts, ready);
-        self.waited_until(now.saturating_sub(CLOCK_SLACK), ready);
+        self.waited_until(now.saturating_sub(CLOCK_SLACK), facts, ready);
     }
 
     /// By this time the probes have missed this many queries; false if none of them is new. Which
@@ -175,16 +196,22 @@ impl Correlator {
         self.missed.until()
     }
 
+    /// True if a path is stale: whether the scheduler uses it again is only seen by looking.
+    #[must_use]
+    pub fn has_stale_paths(&self) -> bool {
+        self.paths.has_stale()
+    }
+
     /// True if an event waits for the clock.
     #[must_use]
     pub fn waits(&self) -> bool {
-        !(self.arriving.is_empty() && self.waiting.is_empty())
+        !(self.arriving.is_empty() && self.waiting.is_empty()) || self.paths.waits()
     }
 
     /// The input ends early: reports what waits; open verdicts stay open.
     pub fn cut_off(&mut self, facts: &Facts, ready: &mut Vec<Finding>) {
         self.settle(Duration::MAX, facts, ready);
-        self.waited_until(Duration::MAX, ready);
+        self.waited_until(Duration::MAX, facts, ready);
     }
 
     /// The input is complete. `untraced` queries were not traced; whether they concern live
@@ -197,7 +224,13 @@ impl Correlator {
         }
     }
 
-    /// Number of events that the filter left out.
+    /// Number of events of paths that the filter left out.
+    #[must_use]
+    pub fn paths_filtered(&self) -> u64 {
+        self.paths_filtered
+    }
+
+    /// Number of other events that the filter left out.
     #[must_use]
     pub fn filtered(&self) -> u64 {
         self.filtered
@@ -212,12 +245,12 @@ impl Correlator {
     /// Number of connections that got their verdict before their end, because the table was full.
     #[must_use]
     pub fn evicted(&self) -> u64 {
-        self.connections.evicted()
+        self.connections.evicted() + self.paths.evicted()
     }
 
     /// True if a process that the filter admits has queried or held this connection.
     pub fn is_wanted(&mut self, id: ConnectionId) -> bool {
-        self.connections.get(id).is_some_and(|state| state.admitted)
+        self.connections.get(id).is_some_and(|state| state.admitted) || self.paths.is_wanted(id)
     }
 
     /// Number of tracked connections.
@@ -229,12 +262,19 @@ impl Correlator {
     /// Drops the accounts of namespaces that have ended.
     pub fn forget_gone(&mut self, counted: &[Counted], read_at: Duration) {
         self.fallback_ledger.forget_gone(counted, read_at);
+        self.path_counts.forget_gone(counted, read_at);
     }
 
     /// All traced fallbacks, admitted by the filter or not.
     #[must_use]
     pub fn fallback_ledger(&self) -> &FallbackLedger {
         &self.fallback_ledger
+    }
+
+    /// All traced events of paths that the kernel counts, admitted by the filter or not.
+    #[must_use]
+    pub fn path_counts(&self) -> &PathCounts {
+        &self.path_counts
     }
 
     /// All events until this time have arrived: processes them in order.
@@ -246,12 +286,13 @@ impl Correlator {
 
     /// Processes one event, in the order of time.
     fn happened(&mut self, event: Event, facts: &Facts, ready: &mut Vec<Finding>) {
-        self.waited_until(event.at(), ready);
+        self.waited_until(event.at(), facts, ready);
         match event {
             Event::Query(event) => self.asked(event, facts, ready),
             Event::Connection(event) => self.connection(event, facts, ready),
             Event::Change(event) => self.changed(&event, facts, ready),
             Event::Refusal(event) => ready.push(Finding::Refusal(event)),
+            Event::Path(event) => self.path(event, facts, ready),
         }
     }
 
@@ -322,11 +363,15 @@ impl Correlator {
     fn changed(&mut self, event: &ChangeEvent, facts: &Facts, ready: &mut Vec<Finding>) {
         self.acceptances += 1;
         let change = &event.change;
+        self.paths.changed(change, &event.place);
         match change.kind {
             ChangeKind::Accepted => self.accepted(event, ready),
             ChangeKind::Closed => {
                 self.release_waiting(change.id, ready);
-                if let Some(mut gone) = self.connections.remove(change.id) {
+                let gone = self.connections.remove(change.id);
+                let outcome = outcome(change, gone.as_ref().map(|(_id, state)| state));
+                let queries = gone.as_ref().map_or(0, |(_id, state)| state.queries);
+                if let Some(mut gone) = gone {
                     // The BPF side records every use; of a process that only sends or receives,
                     // this is the first report.
                     gone.1.was_used_by(event);
@@ -334,6 +379,7 @@ impl Correlator {
                     gone.1.connecting = change.connecting;
                     self.close(gone, ClosedBy::Death, change.at, facts, ready);
                 }
+                self.paths.closed(change, outcome, queries);
             }
         }
     }
@@ -497,7 +543,9 @@ impl Correlator {
             .collect()
     }
 
-    fn waited_until(&mut self, now: Duration, ready: &mut Vec<Finding>) {
+    fn waited_until(&mut self, now: Duration, facts: &Facts, ready: &mut Vec<Finding>) {
+        let ended = self.paths.waited_until(now).into_iter();
+        ready.extend(ended.filter_map(|it| paths::finding(it, facts)));
         while let Some((_, oldest)) = self.waiting.first_key_value() {
             if oldest.connection.at.saturating_add(ACCEPT_WAIT) > now {
                 break;
@@ -532,31 +580,16 @@ impl Correlator {
     }
 }
 
-/// True if a query concerns another connection than the tracked one of its socket.
-fn is_of_another_connection(query: &Query, state: &ConnectionState) -> bool {
-    // A connection that became TCP when it was accepted stays TCP.
-    if query.protocol() == Protocol::Tcp {
-        return false;
-    }
-    let is_mptcp = query.fell_back == Some(false);
-    match &state.fallen {
-        // An unconnected socket has left its old connection.
-        Some(_) if is_unconnected(query.socket.state) && is_mptcp => true,
-        // Without a connect time, the answer decides.
-        Some(_) if query.connected_at.is_none() => is_mptcp,
-        None if query.socket.state == TcpState::CLOSE => state.was_connected(),
-        Some(_) | None => state.has_connected_again(query.connected_at),
-    }
-}
-
-fn is_unconnected(state: TcpState) -> bool {
-    matches!(state, TcpState::CLOSE | TcpState::SYN_SENT)
-}
-
 #[cfg(test)]
 mod doubt_tests;
 #[cfg(test)]
+mod life_tests;
+#[cfg(test)]
 mod netns_counts_tests;
+#[cfg(test)]
+mod path_counts_tests;
+#[cfg(test)]
+mod paths_tests;
 #[cfg(test)]
 mod possible_tests;
 #[cfg(test)]

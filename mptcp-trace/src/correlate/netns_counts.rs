@@ -1,6 +1,10 @@
 //! Reconciles traced fallbacks with the kernel's counters, per cause and network namespace.
 
-use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use crate::model::{
     CAUSES, CauseCertainty, Connection, ConnectionKind, Counted, Facts, LossReport, NetnsCounters,
@@ -31,12 +35,32 @@ pub struct FallbackLedger {
     beyond: u64,
 }
 
-/// Ended namespaces with a matching account, merged.
+/// Ended namespaces with a matching or explained account, merged.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Settled {
     counted: BTreeMap<String, u64>,
     traced: BTreeMap<String, u64>,
+    children: Children,
     wanted: bool,
+}
+
+/// TCP children of MPTCP listeners.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Children {
+    /// Their client may or may not have requested MPTCP.
+    unclear: u64,
+    /// All of them, including `unclear`.
+    all: u64,
+}
+
+/// The kernel's counts of one namespace and the traced ones.
+struct Compared {
+    counted: BTreeMap<String, u64>,
+    traced: BTreeMap<String, u64>,
+    /// What differs.
+    differences: Vec<String>,
+    /// TCP children account for all of that.
+    explained: bool,
 }
 
 /// One network namespace.
@@ -46,10 +70,7 @@ struct NetnsCounts {
     /// The part of `causes` that the first reading of the counters may include already.
     maybe_before: BTreeMap<String, u64>,
     unknown: u64,
-    /// Children whose client may or may not have requested MPTCP.
-    children: u64,
-    /// Children that are plain TCP, including `children`.
-    plain: u64,
+    children: Children,
     /// The filter admits something in this namespace.
     wanted: bool,
     /// Times of the first and the last event.
@@ -94,7 +115,7 @@ impl FallbackLedger {
                 ..NetnsCounts::default()
             });
         counts.last_at = counts.last_at.max(connection.at);
-        counts.plain += u64::from(is_plain);
+        counts.children.all += u64::from(is_plain);
         if is_plain && !is_child {
             return;
         }
@@ -102,7 +123,7 @@ impl FallbackLedger {
         let is_later = |it: &NetnsCounters| connection.at > it.at;
         counts.since += u64::from(counts.counted.as_ref().is_some_and(is_later));
         match &connection.cause {
-            _ if is_child => counts.children += 1,
+            _ if is_child => counts.children.unclear += 1,
             Some(cause) => {
                 let cause = cause.clone().into_owned();
                 if maybe_before {
@@ -138,6 +159,12 @@ impl FallbackLedger {
             .retain(|namespace, counts| counts.last_at >= read_at || is_alive(namespace, counts));
     }
 
+    /// Time of the last event, if there is one.
+    #[must_use]
+    pub fn last_at(&self) -> Option<Duration> {
+        self.namespaces.values().map(|it| it.last_at).max()
+    }
+
     /// Namespaces with traced events.
     pub fn namespaces(&self) -> impl Iterator<Item = u32> {
         self.namespaces.keys().map(|(netns, _cookie)| *netns)
@@ -169,14 +196,15 @@ impl FallbackLedger {
             let Some(counted) = counted.filter(|_| is_gone) else {
                 return true;
             };
-            let (kernel, traced, differences) = counts.compare(&counted, facts);
-            if !differences.is_empty() {
+            let compared = counts.compare(&counted, facts);
+            if !compared.explained {
                 return true;
             }
             settled.wanted |= counts.wanted;
+            settled.children = settled.children.and(counts.children);
             for (sums, counts) in [
-                (&mut settled.counted, kernel),
-                (&mut settled.traced, traced),
+                (&mut settled.counted, compared.counted),
+                (&mut settled.traced, compared.traced),
             ] {
                 for (cause, count) in counts {
                     *sums.entry(cause).or_default() += count;
@@ -198,6 +226,7 @@ impl NetnsCounts {
             netns,
             counters_after: counters.clone(),
             counters,
+            paths: None,
             doubt: None,
         })
     }
@@ -232,31 +261,12 @@ impl NetnsCounts {
     }
 
     /// Counted and traced fallbacks per cause, and the differences.
-    fn compare(
-        &self,
-        counted: &Counted,
-        facts: &Facts,
-    ) -> (BTreeMap<String, u64>, BTreeMap<String, u64>, Vec<String>) {
-        let (mut of_kernel, traced) = (BTreeMap::new(), self.traced(facts));
-        let mut differences = Vec::new();
-        for name in counted_causes(facts) {
-            let kernel = counted_by_kernel(name, self, counted);
-            if kernel > 0 {
-                of_kernel.insert(name.to_owned(), kernel);
-            }
-            let traced = traced.get(name).copied().unwrap_or(0);
-            // Children whose cause is ambiguous can account for the difference.
-            let explainable = match name {
-                THIRD_ACK => self.children,
-                NO_TOKEN => self.plain,
-                _all_others => 0,
-            };
-            let explained = traced <= kernel && kernel - traced <= explainable;
-            if kernel != traced && !explained {
-                differences.push(format!("{name}: kernel counted {kernel}, traced {traced}"));
-            }
-        }
-        (of_kernel, traced, differences)
+    fn compare(&self, counted: &Counted, facts: &Facts) -> Compared {
+        let of_kernel = counted_causes(facts)
+            .map(|name| (name.to_owned(), counted_by_kernel(name, self, counted)))
+            .filter(|(_name, count)| *count > 0)
+            .collect();
+        Compared::new(of_kernel, self.traced(facts), self.children)
     }
 
     /// Traced events that the kernel counts.
@@ -267,8 +277,9 @@ impl NetnsCounts {
     }
 
     /// Why the kernel's counters are unknown.
-    fn why_unread(&self) -> String {
+    fn why_unread(&self, facts: &Facts) -> String {
         match self.since {
+            _ if facts.dump.is_some() => Facts::UNCOUNTED.to_owned(),
             0 => {
                 "counters could not be read: the namespace is gone, or no process in it is visible"
                     .to_owned()
@@ -277,6 +288,73 @@ impl NetnsCounts {
                 "the namespace is gone, or no process in it is visible, and its counters were last \
                  read before {since} of its fallbacks"
             ),
+        }
+    }
+}
+
+impl Children {
+    fn and(self, other: Self) -> Self {
+        Self {
+            unclear: self.unclear.saturating_add(other.unclear),
+            all: self.all.saturating_add(other.all),
+        }
+    }
+
+    /// At most this many of them are a fallback for the kernel, with this cause.
+    fn may_count_as(self, cause: &str) -> u64 {
+        match cause {
+            THIRD_ACK => self.unclear,
+            NO_TOKEN => self.all,
+            _all_others => 0,
+        }
+    }
+}
+
+impl Compared {
+    fn new(
+        counted: BTreeMap<String, u64>,
+        traced: BTreeMap<String, u64>,
+        children: Children,
+    ) -> Self {
+        let names: BTreeSet<&String> = counted.keys().chain(traced.keys()).collect();
+        let (mut differences, mut explained) = (Vec::new(), true);
+        for name in names {
+            let of = |map: &BTreeMap<String, u64>| map.get(name).copied().unwrap_or(0);
+            let (kernel, traced) = (of(&counted), of(&traced));
+            if kernel == traced {
+                continue;
+            }
+            let mut difference = format!("{name}: kernel counted {kernel}, traced {traced}");
+            // Children whose cause is ambiguous can account for the difference.
+            let children = children.may_count_as(name);
+            let more = kernel.saturating_sub(traced);
+            if more > 0 && more <= children {
+                let of = if children == 1 { "child" } else { "children" };
+                difference.push_str(&format!(
+                    " ({children} TCP {of} of MPTCP listeners may count as {name})"
+                ));
+            } else {
+                explained = false;
+            }
+            differences.push(difference);
+        }
+        Self {
+            counted,
+            traced,
+            differences,
+            explained,
+        }
+    }
+
+    /// The account; without the reasons for what is not explained.
+    fn account(self) -> Reconciliation {
+        let why = self.differences.join("; ");
+        Reconciliation {
+            counted: self.counted,
+            traced: self.traced,
+            explained: self.explained && !why.is_empty(),
+            why: (!why.is_empty()).then_some(why),
+            ..Reconciliation::default()
         }
     }
 }
@@ -326,14 +404,11 @@ pub fn reconcile(
     let Settled {
         counted,
         traced,
+        children,
         wanted,
     } = &fallback_ledger.settled;
     if *wanted || !(counted.is_empty() && traced.is_empty()) {
-        accounts.push(Reconciliation {
-            counted: counted.clone(),
-            traced: traced.clone(),
-            ..Reconciliation::default()
-        });
+        accounts.push(Compared::new(counted.clone(), traced.clone(), *children).account());
     }
     if fallback_ledger.beyond > 0 {
         accounts.push(Reconciliation {
@@ -362,28 +437,26 @@ fn one(
             netns,
             traced: counts.traced(facts),
             unread: true,
-            why: Some(counts.why_unread()),
+            why: Some(counts.why_unread(facts)),
             ..Reconciliation::default()
         });
     };
-    let (of_kernel, traced, differences) = counts.compare(counted, facts);
+    let compared = counts.compare(counted, facts);
+    let is_explained = compared.explained;
     let mut result = Reconciliation {
         netns,
-        counted: of_kernel,
-        traced,
-        why: None,
-        unread: false,
+        ..compared.account()
     };
-    if differences.is_empty() {
+    let Some(why) = &mut result.why else {
         let is_empty = result.counted.is_empty() && result.traced.is_empty();
         return (counts.wanted || !is_empty).then_some(result);
+    };
+    if !is_explained {
+        for reason in reasons(counts, counted, report, facts) {
+            why.push_str("; ");
+            why.push_str(&reason);
+        }
     }
-    let mut why = differences.join("; ");
-    for reason in reasons(counts, counted, report, facts) {
-        why.push_str("; ");
-        why.push_str(&reason);
-    }
-    result.why = Some(why);
     Some(result)
 }
 
@@ -411,10 +484,10 @@ fn reasons(
     if counts.unknown > 0 {
         reasons.push(format!("{} traced with an unknown cause", counts.unknown));
     }
-    if counts.children > 0 {
+    if counts.children.unclear > 0 {
         reasons.push(format!(
             "{} TCP children of MPTCP listeners, which may count as {THIRD_ACK}",
-            counts.children
+            counts.children.unclear
         ));
     }
     if let Some(loss) = report.of(SensorId::Fallback) {

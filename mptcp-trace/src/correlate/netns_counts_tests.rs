@@ -16,11 +16,13 @@ fn report(netns: u32, counters: &[(&str, u64)]) -> LossReport {
             ..Loss::none(SensorId::Fallback)
         }],
         counted: vec![Counted {
+            paths: None,
             netns,
             counters: counters.clone().collect(),
             counters_after: counters.collect(),
             doubt: None,
         }],
+        paths_under_way: 0,
     }
 }
 
@@ -397,7 +399,14 @@ fn the_account_holds_only_if_every_cause_does() {
         Some("DssFallback: kernel counted 2, traced 1"),
     );
     // A child's cause may be ambiguous, but for no more than the number of such children.
-    check(&[child(CauseCertainty::Unknown)], &ack(1), Some("agrees"));
+    check(
+        &[child(CauseCertainty::Unknown)],
+        &ack(1),
+        Some(
+            "MPCapableFallbackACK: kernel counted 1, traced 0 (1 TCP child of MPTCP listeners may \
+             count as MPCapableFallbackACK)",
+        ),
+    );
     check(&[child(CauseCertainty::Inferred)], &ack(0), None);
     check(&[child(CauseCertainty::Unknown)], &ack(0), Some("agrees"));
     check(
@@ -414,6 +423,75 @@ fn the_account_holds_only_if_every_cause_does() {
         &dss(1),
         Some("DssFallback: kernel counted 1, traced 0"),
     );
+}
+
+/// A children's account stays explained when it is merged with others.
+#[test]
+fn namespaces_that_share_an_account_share_its_explanation() {
+    const MANY: u64 = 4_097;
+    let facts = listed_facts();
+    let mut ledger = FallbackLedger::default();
+    for cookie in 1..=MANY {
+        let child = Connection {
+            kind: ConnectionKind::Plain,
+            cause: None,
+            known: CauseCertainty::Unknown,
+            ..fell_in(cookie, 10 + cookie)
+        };
+        ledger.record(&child, &facts);
+        ledger.counted(NetnsCounters {
+            counters: [("MPCapableFallbackACK".to_owned(), 1)].into(),
+            ..counted_in(cookie, 10 + cookie, 0)
+        });
+    }
+    let accounts = reconcile(&ledger, &LossReport::default(), &facts);
+    let merged = accounts.iter().find(|it| it.netns == 0).unwrap();
+    assert!(merged.agrees() && merged.explained);
+    let why = merged.why.as_deref().unwrap();
+    assert!(
+        why.starts_with("MPCapableFallbackACK: kernel counted 4095, traced 0 (4095 TCP children"),
+        "{why}"
+    );
+}
+
+/// Whatever differs has a reason: also a request for MPTCP that a listener without a token answered
+/// with TCP.
+#[test]
+fn a_difference_for_which_tcp_children_account_says_so() {
+    let plain = Connection {
+        cause: None,
+        known: CauseCertainty::Inferred,
+        ..connection(ConnectionKind::Plain, 10, 0xa)
+    };
+    let ledger = fallback_ledger(&[plain]);
+    let mut facts = facts();
+    facts
+        .causes
+        .push((2, "MPTCP_MIB_TOKENFALLBACKINIT".to_owned()));
+    for (counted, agrees, why) in [
+        (0, true, None),
+        (
+            1,
+            true,
+            Some("(1 TCP child of MPTCP listeners may count as MPFallbackTokenInit)"),
+        ),
+        (
+            2,
+            false,
+            Some("MPFallbackTokenInit: kernel counted 2, traced 0"),
+        ),
+    ] {
+        let report = report(NETNS, &[("MPFallbackTokenInit", counted)]);
+        let accounts = reconcile(&ledger, &report, &facts);
+        let all_agree = accounts.iter().all(Reconciliation::agrees);
+        assert_eq!(all_agree, agrees, "{accounts:?}");
+        let differs = accounts.iter().any(|it| it.counted != it.traced);
+        let said = accounts.iter().find_map(|it| it.why.as_deref());
+        assert_eq!(said.is_some(), differs, "{accounts:?}");
+        if let Some(why) = why {
+            assert!(said.unwrap().ends_with(why), "{said:?}");
+        }
+    }
 }
 
 #[test]

@@ -86,7 +86,10 @@ mod tests {
             std::iter::from_fn(|| arriving.pop_until(until))
                 .map(|event| match event {
                     Event::Connection(event) => event.connection.id.socket.0,
-                    other @ (Event::Query(_) | Event::Change(_) | Event::Refusal(_)) => {
+                    other @ (Event::Query(_)
+                    | Event::Change(_)
+                    | Event::Refusal(_)
+                    | Event::Path(_)) => {
                         panic!("{other:?} was never put in")
                     }
                 })

@@ -25,7 +25,7 @@ proptest! {
                     prop_assert!(is_possible, "{event:?}");
                 }
                 Finding::Verdict(event) => prop_assert!(event.judgement.verdict.closes(), "{event:?}"),
-                Finding::Connection(_) | Finding::Refusal(_) => {}
+                Finding::Connection(_) | Finding::Refusal(_) | Finding::Path(_) | Finding::Closed(_) => {}
             }
         }
     }

@@ -69,6 +69,7 @@ pub(super) fn connection(kind: ConnectionKind, at_ms: u64, address: u64) -> Conn
         late: false,
         current: crate::model::Current::default(),
         off_for: None,
+        marks: crate::model::Marks::default(),
         rung: Rung::Fexit,
     }
 }
@@ -96,6 +97,7 @@ pub(super) fn facts() -> Facts {
             probes: Vec::new(),
             limits: Vec::new(),
         }],
+        dump: None,
     }
 }
 
@@ -105,6 +107,8 @@ pub(super) fn event(connection: Connection) -> Event {
         time: SystemTime::UNIX_EPOCH,
         place: Place::default(),
         switched_off: None,
+        packet: None,
+        history: None,
     }))
 }
 
@@ -117,7 +121,9 @@ fn found(ready: &mut Vec<Finding>) -> Vec<(u64, Option<u32>)> {
                 event.connection.id.socket.0,
                 event.connection.owner.and_then(|owner| owner.process.pid),
             )),
-            Finding::Verdict(_) | Finding::Refusal(_) => None,
+            Finding::Verdict(_) | Finding::Refusal(_) | Finding::Path(_) | Finding::Closed(_) => {
+                None
+            }
             Finding::Query(_) => panic!("a query without a caller"),
         })
         .collect()
@@ -127,6 +133,8 @@ fn found(ready: &mut Vec<Finding>) -> Vec<(u64, Option<u32>)> {
 pub(super) fn change(kind: ChangeKind, of: Connection) -> Event {
     Event::Change(Box::new(ChangeEvent {
         change: Change {
+            pending_paths: 0,
+            fell_back: None,
             kind,
             at: of.at,
             id: of.id,

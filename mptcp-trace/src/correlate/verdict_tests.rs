@@ -111,7 +111,10 @@ fn verdicts(findings: &[Finding]) -> String {
                 event.judgement.verdict.name(),
                 event.closed_by.name()
             )),
-            Finding::Connection(_) | Finding::Refusal(_) => None,
+            Finding::Connection(_)
+            | Finding::Refusal(_)
+            | Finding::Path(_)
+            | Finding::Closed(_) => None,
         })
         .collect();
     words.join(" ")
@@ -289,7 +292,7 @@ pub(super) fn of_connection(action: Action, at_ms: u64, connected_ms: u64) -> Ev
         Event::Connection(event) => {
             event.connection.since_connect = Some(Duration::from_millis(at_ms - connected_ms));
         }
-        Event::Change(_) | Event::Refusal(_) => {}
+        Event::Change(_) | Event::Refusal(_) | Event::Path(_) => {}
     }
     made
 }
@@ -351,7 +354,7 @@ fn the_closing_verdict_names_who_used_the_socket_last() {
         match &mut event {
             Event::Connection(event) => event.connection.owner = owner,
             Event::Change(event) => event.change.owner = owner,
-            Event::Query(_) | Event::Refusal(_) => {}
+            Event::Query(_) | Event::Refusal(_) | Event::Path(_) => {}
         }
         event
     };
@@ -363,7 +366,11 @@ fn the_closing_verdict_names_who_used_the_socket_last() {
         let found = findings_of(events, Limits::STATED);
         let verdict = found.iter().find_map(|it| match it {
             Finding::Verdict(event) => event.owner.as_ref().map(|owner| owner.process.pid),
-            Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
+            Finding::Query(_)
+            | Finding::Connection(_)
+            | Finding::Refusal(_)
+            | Finding::Path(_)
+            | Finding::Closed(_) => None,
         });
         verdict.unwrap()
     };
@@ -437,7 +444,10 @@ fn sentences_say_when_and_why_and_who() {
             .filter_map(|finding| match finding {
                 Finding::Query(event) => event.judgement.as_ref().map(|it| it.sentence.to_string()),
                 Finding::Verdict(event) => Some(event.judgement.sentence.to_string()),
-                Finding::Connection(_) | Finding::Refusal(_) => None,
+                Finding::Connection(_)
+                | Finding::Refusal(_)
+                | Finding::Path(_)
+                | Finding::Closed(_) => None,
             })
             .collect();
         sentences.join("\n")
@@ -581,7 +591,7 @@ fn the_closing_verdict_of_a_socket_that_connected_again_is_about_its_first_conne
         match &mut event {
             Event::Connection(event) => event.connection.socket.remote = remote,
             Event::Query(event) => event.query.socket.remote = remote,
-            Event::Change(_) | Event::Refusal(_) => {}
+            Event::Change(_) | Event::Refusal(_) | Event::Path(_) => {}
         }
         event
     };
@@ -593,7 +603,11 @@ fn the_closing_verdict_of_a_socket_that_connected_again_is_about_its_first_conne
         let found = findings_of(vec![first.clone(), at(next, 2)], Limits::STATED);
         let remote = found.iter().find_map(|finding| match finding {
             Finding::Verdict(event) => Some(event.socket.remote.port()),
-            Finding::Query(_) | Finding::Connection(_) | Finding::Refusal(_) => None,
+            Finding::Query(_)
+            | Finding::Connection(_)
+            | Finding::Refusal(_)
+            | Finding::Path(_)
+            | Finding::Closed(_) => None,
         });
         assert_eq!(remote, Some(1), "{found:?}");
     }

@@ -8,8 +8,8 @@ use mptcp_trace_common::record::{
 };
 
 use super::{
-    DecodeError, Observation, address, comm, fallen, family_of, known_ns, number, protocol_of,
-    rung_of,
+    DecodeError, Observation, address, comm, fallen, family_of, known_ns, marks, number,
+    protocol_of, rung_of,
 };
 use crate::model::{
     CauseCertainty, Change, ChangeKind, Connection, ConnectionId, ConnectionKind, Current,
@@ -53,10 +53,10 @@ pub(super) fn connection(record: &ConnRecord, facts: &Facts) -> Result<Observati
         Kind::FALLBACK if has(ConnFlags::REFUSED) => ConnectionKind::FallbackDenied,
         Kind::FALLBACK => ConnectionKind::Fallback,
         Kind::TCP_CHILD => ConnectionKind::Plain,
-        Kind::ACCEPTED => return change(record, ChangeKind::Accepted),
+        Kind::ACCEPTED => return change(record, ChangeKind::Accepted, facts),
         Kind::EXISTING => ConnectionKind::Existing,
         Kind::BLACKHOLE => ConnectionKind::Blackhole,
-        Kind::CLOSED => return change(record, ChangeKind::Closed),
+        Kind::CLOSED => return change(record, ChangeKind::Closed, facts),
         Kind(other) => return Err(DecodeError::Kind(other)),
     };
     let fell_back = has(ConnFlags::MSK_FLAGS)
@@ -109,6 +109,7 @@ pub(super) fn connection(record: &ConnRecord, facts: &Facts) -> Result<Observati
         },
         off_for: (has(ConnFlags::OFF) && kind == ConnectionKind::Blackhole)
             .then(|| Duration::from_millis(record.off_ms.into())),
+        marks: marks(&record.marks),
         rung: rung_of(record.rung)?,
     };
     Ok(if has(ConnFlags::BY_TRACER) {
@@ -119,7 +120,11 @@ pub(super) fn connection(record: &ConnRecord, facts: &Facts) -> Result<Observati
 }
 
 /// Owner or end of a connection.
-fn change(record: &ConnRecord, kind: ChangeKind) -> Result<Observation, DecodeError> {
+fn change(
+    record: &ConnRecord,
+    kind: ChangeKind,
+    facts: &Facts,
+) -> Result<Observation, DecodeError> {
     let change = Box::new(Change {
         kind,
         at: Duration::from_nanos(record.boottime_ns),
@@ -129,6 +134,12 @@ fn change(record: &ConnRecord, kind: ChangeKind) -> Result<Observation, DecodeEr
         admitted: record.flags.contains(ConnFlags::ADMITTED),
         query_untraced: record.conn_state.contains(ConnState::QUERY_UNTRACED),
         connecting: record.conn_state.contains(ConnState::CONNECTING),
+        fell_back: record
+            .flags
+            .contains(ConnFlags::MSK_FLAGS)
+            .then(|| fallen(record.msk_flags, facts))
+            .flatten(),
+        pending_paths: record.pending_paths,
     });
     Ok(match record.flags.contains(ConnFlags::BY_TRACER) {
         false => Observation::Change(change),
@@ -173,8 +184,9 @@ fn socket(record: &ConnRecord) -> Result<Socket, DecodeError> {
     })
 }
 
-fn owner(owner: &OwnerRecord) -> Result<Option<Owner>, DecodeError> {
-    if owner.tgid == 0 {
+pub(super) fn owner(owner: &OwnerRecord) -> Result<Option<Owner>, DecodeError> {
+    let is_kernel = owner.via == OwnerVia::KERNEL;
+    if owner.tgid == 0 && !is_kernel {
         return Ok(None);
     }
     let via = match owner.via {
@@ -186,11 +198,16 @@ fn owner(owner: &OwnerRecord) -> Result<Option<Owner>, DecodeError> {
         OwnerVia::QUERY => Via::Query,
         OwnerVia::LISTENER => Via::Listener,
         OwnerVia::EXISTING => Via::Existing,
+        OwnerVia::KERNEL => Via::Kernel,
         OwnerVia(other) => return Err(DecodeError::Field("way to the owner", other.into())),
     };
     Ok(Some(Owner {
         process: Process {
-            pid: number(owner.ns_tgid),
+            pid: match is_kernel {
+                // The kernel is the same in every namespace.
+                true => Some(0),
+                false => number(owner.ns_tgid),
+            },
             tid: number(owner.ns_tid),
             host_pid: owner.tgid,
             host_tid: owner.tid,

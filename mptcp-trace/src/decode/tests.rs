@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv6Addr};
 
+use mptcp_trace_common::record::PacketRecord;
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::*;
@@ -17,6 +18,7 @@ fn facts(fallback_bit: Option<u8>) -> Facts {
         counters_listed_at: None,
         counters_at_start: BTreeMap::new(),
         sensors: Vec::new(),
+        dump: None,
     }
 }
 
@@ -518,6 +520,11 @@ fn a_refusal_says_who_what_and_with_which_error() {
             }
         );
     }
+    (record.family, record.ret) = (AF_INET6, -93);
+    assert_eq!(
+        refused(&record).why(),
+        "this kernel has no MPTCP for IPv6 (CONFIG_MPTCP_IPV6)"
+    );
     // A call that succeeded was not refused.
     record.ret = 0;
     assert!(decode_record(&record, &facts(None)).is_err());
@@ -562,4 +569,73 @@ fn kernel_counts_are_decoded_under_the_names_of_their_counters() {
         decode(&bytes[..bytes.len() - 1], &facts),
         Err(DecodeError::Length { .. })
     ));
+}
+
+/// The headers of a SYN/ACK from 192.0.2.7, with these options.
+fn packet_record(options: &[u8]) -> PacketRecord {
+    let mut record = PacketRecord::new_zeroed();
+    record.kind = Kind::PACKET;
+    (record.boottime_ns, record.socket) = (7, 9);
+    record.ip[..20].copy_from_slice(&[
+        0x45, 0, 0, 60, 0, 0, 0x40, 0, 61, 6, 0xab, 0xcd, 192, 0, 2, 7, 198, 51, 100, 1,
+    ]);
+    record.ip_len = 20;
+    record.tcp[..20].copy_from_slice(&[
+        1, 187, 0x13, 0x88, 0, 0, 0, 1, 0, 0, 0, 2, 0xa0, 0x12, 0xfe, 0x88, 0xab, 0xcd, 0, 0,
+    ]);
+    record.tcp[20..20 + options.len()].copy_from_slice(options);
+    record.tcp_len = 20 + u8::try_from(options.len()).unwrap();
+    record
+}
+
+#[test]
+fn headers_are_decoded_and_keys_are_not_kept() {
+    let mut options = vec![2, 4, 5, 0xb4, 1, 3, 3, 10, 30, 12, 1, 0x81];
+    options.extend([0xee; 8]);
+    options.extend([4, 2, 254, 3, 9, 0]);
+    let record = packet_record(&options);
+    let Ok(Observation::Packet(key, packet)) = decode(record.as_bytes(), &facts(None)) else {
+        panic!("not a packet");
+    };
+    assert_eq!((key.at.as_nanos(), key.socket), (7, SocketId(9)));
+    assert_eq!(packet.source, "192.0.2.7:443".parse().unwrap());
+    assert_eq!(packet.destination, "198.51.100.1:5000".parse().unwrap());
+    assert_eq!((packet.ttl, packet.window), (61, 0xfe88));
+    assert_eq!(packet.flags.to_string(), "SYN/ACK");
+    assert_eq!(
+        packet.options_text(),
+        "mss 1460, nop, wscale 10, MP_CAPABLE 12, sackOK, option-254 3, eol"
+    );
+    assert!(!packet.tcp.contains(&0xee), "{:?}", packet.tcp);
+    assert_eq!(packet.tcp.len(), usize::from(record.tcp_len));
+}
+
+#[test]
+fn headers_that_are_none_are_refused() {
+    let whole = packet_record(&[1; 4]);
+    let with = |change: fn(&mut PacketRecord)| {
+        let mut record = whole;
+        change(&mut record);
+        decode(record.as_bytes(), &facts(None))
+    };
+    assert!(with(|_record| ()).is_ok());
+    let changes: [fn(&mut PacketRecord); 6] = [
+        |record| record.ip[0] = 0x75,
+        |record| record.ip[0] = 0x60,
+        |record| record.ip_len = 0,
+        |record| record.ip_len = 61,
+        |record| record.tcp_len = 19,
+        |record| record.tcp_len = 61,
+    ];
+    for change in changes {
+        assert!(matches!(with(change), Err(DecodeError::Field(..))));
+    }
+    // An option that ends behind the header, or is too short, ends the list.
+    for options in [&[1, 30, 12, 0, 0][..], &[30, 1], &[30]] {
+        let record = packet_record(options);
+        let Ok(Observation::Packet(_, packet)) = decode(record.as_bytes(), &facts(None)) else {
+            panic!("{options:?}");
+        };
+        assert!(packet.options_text().ends_with("malformed"), "{packet:?}");
+    }
 }

@@ -2,14 +2,16 @@
 //! does not contain.
 
 mod cgroups;
+mod pods;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use cgroups::CgroupCache;
+pub use cgroups::{CgroupCache, Learned, Lookup};
+pub use pods::unreadable;
 
 use crate::model::{
-    Change, ChangeEvent, Connection, ConnectionEvent, Facts, Place, Query, QueryEvent, Refusal,
-    RefusalEvent,
+    Change, ChangeEvent, Connection, ConnectionEvent, Facts, Path, PathEvent, Place, Query,
+    QueryEvent, Refusal, RefusalEvent,
 };
 
 /// Adds the wall clock time to a query.
@@ -45,6 +47,8 @@ pub fn connection(
         place,
         // `correlate` adds earlier events.
         switched_off: None,
+        packet: None,
+        history: None,
     }
 }
 
@@ -56,6 +60,24 @@ pub fn change(cgroups: &mut CgroupCache, change: Change) -> ChangeEvent {
         None => Place::default(),
     };
     ChangeEvent { change, place }
+}
+
+/// Adds the wall clock time and the owner's place to an event of a path.
+#[must_use]
+pub fn path(facts: &Facts, cgroups: &mut CgroupCache, path: Path) -> PathEvent {
+    let time: SystemTime = UNIX_EPOCH + facts.boot_epoch + path.at;
+    let place = match &path.owner {
+        Some(owner) => cgroups.of(owner.process.pid, owner.process.cgroup_id),
+        None => Place::default(),
+    };
+    PathEvent {
+        path,
+        time,
+        place,
+        // `correlate` adds up the paths of the connection.
+        of_connection: None,
+        packet: None,
+    }
 }
 
 /// Adds the wall clock time to a refusal.

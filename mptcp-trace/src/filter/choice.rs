@@ -1,6 +1,6 @@
 //! Values of filter options, as they are typed.
 
-use crate::model::{Finding, Prefix};
+use crate::model::{Finding, Prefix, RESET_REASONS};
 
 /// A value to show, or, after `!`, one to leave out.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,6 +42,12 @@ pub(super) fn admits<T>(choices: &[Choice<T>], holds: impl Fn(&T) -> bool) -> bo
     let mut wanted = choices.iter().filter(|it| !it.is_excluded).peekable();
     !excluded.into_iter().any(|it| holds(&it.value))
         && (wanted.peek().is_none() || wanted.any(|it| holds(&it.value)))
+}
+
+/// True if one of the values to show holds.
+pub(super) fn named<T>(choices: &[Choice<T>], holds: impl Fn(&T) -> bool) -> bool {
+    let mut wanted = choices.iter().filter(|it| !it.is_excluded);
+    wanted.any(|it| holds(&it.value))
 }
 
 /// A range of ports.
@@ -96,16 +102,52 @@ pub fn addr(text: &str) -> Result<Prefix, String> {
     typed.parse()
 }
 
-/// The kind of a finding, as in the `type` of its JSON line.
+/// Every kind of finding, those included that are only shown if they are named.
+pub const ALL_KINDS: &str = "all";
+
+/// Every kind of finding about a path.
+pub const PATH_KINDS: &str = "path";
+
+/// The kind of a finding, as in the `type` of its JSON line, or a group of kinds.
 ///
 /// # Errors
 ///
 /// Names the closest kind, or lists all.
 pub fn kind(name: &str) -> Result<&'static str, String> {
     let name = name.replace('-', "_");
-    let mut all = Finding::KINDS.into_iter();
-    all.find(|kind| kind.eq_ignore_ascii_case(&name))
-        .ok_or_else(|| unknown(&name, &Finding::KINDS, ""))
+    let known = || Finding::KINDS.into_iter().chain([PATH_KINDS, ALL_KINDS]);
+    known()
+        .find(|kind| kind.eq_ignore_ascii_case(&name))
+        .ok_or_else(|| {
+            let all: Vec<&str> = known().collect();
+            unknown(&name, &all, "")
+        })
+}
+
+/// True if a finding is of this kind, or of a kind in this group.
+pub(super) fn is_of(finding: &Finding, kind: &str) -> bool {
+    match kind {
+        ALL_KINDS => true,
+        PATH_KINDS => matches!(finding, Finding::Path(_)),
+        kind => finding.kind() == kind,
+    }
+}
+
+/// The code of a reason in an RST, by its name or number.
+///
+/// # Errors
+///
+/// Names the closest reason, or lists all.
+pub fn reset_reason(text: &str) -> Result<u8, String> {
+    if let Ok(code) = text.parse() {
+        return Ok(code);
+    }
+    let names = RESET_REASONS.map(|it| it.name);
+    (0..)
+        .zip(names)
+        .find(|(_, name)| name.eq_ignore_ascii_case(text))
+        .map(|(code, _)| code)
+        .ok_or_else(|| unknown(text, &names, " (or a code from 0 to 255)"))
 }
 
 /// A process id.

@@ -1,7 +1,10 @@
 //! Rows of findings, and the filters that admit them.
 
 use super::*;
-use crate::model::{ConnectionKind, fixture::Row};
+use crate::model::{
+    ConnectionKind, PathKind,
+    fixture::{Row, a_path, cleared},
+};
 
 fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
@@ -305,4 +308,142 @@ fn a_run_fails_on_what_was_named_and_on_nothing_else() {
         );
     }
     assert!(!FailOn::Fallback.matches(&existing.connection()));
+}
+
+#[test]
+fn a_group_of_kinds_holds_its_kinds_and_paths_that_work_are_routine() {
+    let down = |cause: &'static str| {
+        let mut path = a_path(PathKind::Down);
+        path.cause = Some(cause.into());
+        Row::default().path(path)
+    };
+    let of = |name| FindingFilter {
+        kinds: vec![choice(kind)(name).unwrap()],
+        ..everything()
+    };
+    for (finding, is_routine) in [
+        (Row::default().path(a_path(PathKind::Up)), true),
+        (Row::default().path(a_path(PathKind::Priority)), true),
+        (down("connection-closed"), true),
+        (down("removed"), true),
+        (down("timeout"), false),
+        (Row::default().path(a_path(PathKind::Failed)), false),
+        (Row::default().path(a_path(PathKind::ConnectFailed)), false),
+        (Row::default().path(a_path(PathKind::Stale)), false),
+        (Row::default().path(a_path(PathKind::Recovered)), false),
+    ] {
+        assert_eq!(finding.is_routine(), is_routine, "{finding:?}");
+        for (name, is_wanted) in [
+            ("path", true),
+            ("all", true),
+            ("ALL", true),
+            (finding.kind(), true),
+            ("closed", false),
+            ("query", false),
+        ] {
+            check(&of(name), &finding, is_wanted);
+            assert_eq!(of(name).names(&finding), is_wanted, "{name}");
+        }
+        check(&of("!path"), &finding, false);
+        assert!(!of("!path").names(&finding) && !of("!query").names(&finding));
+        assert!(!everything().names(&finding));
+    }
+    let closed = Row::default().closed(|_| {});
+    assert!(!closed.is_routine());
+    check(&of("all"), &closed, true);
+    check(&of("path"), &closed, false);
+    check(&of("path"), &Row::default().connection(), false);
+    assert_eq!(kind("path-failed"), Ok("path_failed"));
+}
+
+#[test]
+fn a_reset_reason_is_a_name_or_a_code_and_a_cause_may_be_that_of_a_path() {
+    let failed = Row::default().path(a_path(PathKind::Failed));
+    for (text, is_wanted) in [
+        ("prohibited", true),
+        ("Prohibited", true),
+        ("3", true),
+        ("1", false),
+        ("middlebox", false),
+        ("!prohibited", false),
+        ("!0", true),
+    ] {
+        let wanted = FindingFilter {
+            reset_reasons: vec![choice(reset_reason)(text).unwrap()],
+            ..everything()
+        };
+        check(&wanted, &failed, is_wanted);
+        // It has no reset: no reason to show, none to leave out.
+        check(&wanted, &Row::default().connection(), text.starts_with('!'));
+    }
+    for wrong in ["", "256", "-1", "prohibit", "nonsense"] {
+        let why = reset_reason(wrong).unwrap_err();
+        assert!(why.contains("code"), "{why}");
+    }
+    let wanted = FindingFilter {
+        causes: vec![cause("mptcpextmpjoinackrejected").unwrap().into()],
+        ..everything()
+    };
+    check(&wanted, &failed, true);
+    check(&wanted, &Row::default().connection(), false);
+    let on = FailOn::parse("MPJoinAckRejected").unwrap();
+    assert!(on.rests_on_paths() && !on.rests_on_fallbacks() && !on.rests_on_queries());
+    assert!(on.matches(&failed) && !on.matches(&Row::default().connection()));
+    let on = FailOn::parse("DssFallback").unwrap();
+    assert!(!on.rests_on_paths() && on.rests_on_fallbacks());
+}
+
+#[test]
+fn whose_connections_are_shown_does_not_depend_on_what_findings_say() {
+    let wanted = FindingFilter {
+        kinds: vec![kind("query").unwrap().into()],
+        causes: vec![cause("DssFallback").unwrap().into()],
+        verdicts: vec![verdict("stale").unwrap().into()],
+        reset_reasons: vec![3.into()],
+        pids: vec![7],
+        ..everything()
+    };
+    let closed = Row::default().closed(|_| {});
+    check(&wanted, &closed, false);
+    check(&wanted.of_connections(), &closed, true);
+    let other = Row {
+        pid: 8,
+        ..Row::default()
+    };
+    check(&wanted.of_connections(), &other.closed(|_| {}), false);
+}
+
+#[test]
+fn findings_are_selected_by_what_their_packet_shows() {
+    let of = |text: &str| FindingFilter {
+        packets: vec![choice(packet)(text).unwrap()],
+        ..everything()
+    };
+    let with = cleared(Row::default().connection());
+    let without = Row::default().connection();
+    check(&of("option-cleared"), &with, true);
+    check(&of("Option-Cleared"), &with, true);
+    check(&of("option-absent"), &with, false);
+    check(&of("!option-cleared"), &with, false);
+    check(&of("option-cleared"), &without, false);
+    check(&of("!option-cleared"), &without, true);
+    assert!(of("option-cleared").names(&with));
+    assert!(!of("option-cleared").names(&without));
+    let closed = cleared(Row::default().path(a_path(PathKind::Down)));
+    assert!(of("option-cleared").names(&closed));
+    assert_eq!(of("option-cleared").of_connections(), everything());
+}
+
+#[test]
+fn what_a_packet_shows_is_no_cause_and_the_error_names_the_option() {
+    for shown in Shown::ALL {
+        let why = cause(shown.name()).unwrap_err();
+        assert!(
+            why.ends_with(&format!("--packet {}", shown.name())),
+            "{why}"
+        );
+        assert_eq!(packet(shown.name()), Ok(shown));
+    }
+    let why = packet("option-clear").unwrap_err();
+    assert!(why.contains("did you mean option-cleared?"), "{why}");
 }

@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File},
     io::{self, ErrorKind, Read as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -33,6 +33,9 @@ fn functions_too() -> impl Iterator<Item = &'static str> {
 const COUNTERS: &str = "linux_mptcp_mib_field";
 /// Enumerations of the status of a mapping and of packet extensions.
 const NUMBERED: [&str; 2] = ["mapping_status", "skb_ext_id"];
+
+/// The member that a kernel with MPTCP for IPv4 only does not have.
+const ADDRESS_V6: &str = "mptcp_addr_info.addr6";
 
 /// Facts from the BTF.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,19 +80,19 @@ impl Default for BtfFacts {
     }
 }
 
-/// Reads the running kernel's BTF, or `file`.
+/// Reads the BTF of the running kernel, whose release string is `release`, or `file`.
 ///
 /// # Errors
 ///
 /// Fails if the file cannot be read or is not BTF.
-pub fn read(file: Option<&Path>) -> anyhow::Result<BtfFacts> {
+pub fn read(release: &str, file: Option<&Path>) -> anyhow::Result<BtfFacts> {
     let path = file.unwrap_or(Path::new(KERNEL_BTF));
     let bytes = match read_bounded(path) {
         Ok(bytes) => bytes,
-        Err(why) if file.is_none() && why.kind() == ErrorKind::NotFound => bail!(
-            "this kernel does not describe its types ({KERNEL_BTF} is missing, CONFIG_DEBUG_INFO_BTF); \
-             provide it with --btf FILE (pahole --btf_encode_detached FILE vmlinux)"
-        ),
+        Err(why) if file.is_none() && why.kind() == ErrorKind::NotFound => {
+            let found = described_in(Path::new("/"), release);
+            bail!(how_to_describe(release, found))
+        }
         Err(why) => {
             return Err(why)
                 .with_context(|| format!("cannot read type information from {}", path.display()));
@@ -97,6 +100,45 @@ pub fn read(file: Option<&Path>) -> anyhow::Result<BtfFacts> {
     };
     parse(bytes)
         .with_context(|| format!("{} is not the type information of a kernel", path.display()))
+}
+
+/// What to do about a kernel that does not describe its types. `found`: its debug information.
+fn how_to_describe(release: &str, found: Option<PathBuf>) -> String {
+    let debug_information = match found {
+        Some(file) => format!(
+            "{} has the debug information of this kernel",
+            file.display()
+        ),
+        None => format!(
+            "first install the debug information of exactly this kernel (Debian: \
+             linux-image-{release}-dbg; Ubuntu: linux-image-{release}-dbgsym; Fedora, RHEL: dnf \
+             debuginfo-install kernel-core-{release}), which is then in {}",
+            Path::new("/").join(debug_file(release)).display()
+        ),
+    };
+    format!(
+        "this kernel does not describe its types ({KERNEL_BTF} is missing, CONFIG_DEBUG_INFO_BTF); \
+         provide it with --btf FILE. To make FILE: {debug_information}; then type: pahole \
+         --btf_encode_detached FILE VMLINUX (package dwarves), where VMLINUX is that file"
+    )
+}
+
+/// Where distributions' packages install a kernel with its debug information.
+fn debug_file(release: &str) -> String {
+    format!("usr/lib/debug/lib/modules/{release}/vmlinux")
+}
+
+/// A file on this machine with the debug information of a kernel, at one of the usual places below
+/// `root`.
+fn described_in(root: &Path, release: &str) -> Option<PathBuf> {
+    let places = [
+        debug_file(release),
+        format!("usr/lib/debug/boot/vmlinux-{release}"),
+        format!("lib/modules/{release}/build/vmlinux"),
+        format!("boot/vmlinux-{release}"),
+    ];
+    let mut files = places.iter().map(|place| root.join(place));
+    files.find(|file| file.is_file())
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
@@ -154,7 +196,10 @@ pub fn parse_for(architecture: Architecture, bytes: Vec<u8>) -> anyhow::Result<B
         }
     }
     let layout = KernelLayout::from_offsets(&offsets);
-    missing.retain(|(path, _)| !has_other_name(&layout, path));
+    missing.retain(|(path, _)| {
+        let is_of_ipv6 = super::is_v4_only(&layout) && path == ADDRESS_V6;
+        !is_of_ipv6 && !has_other_name(&layout, path)
+    });
     Ok(BtfFacts {
         architecture,
         layout,
@@ -380,7 +425,7 @@ impl WantedTypes {
                 enumerations.any(|known| known.as_bytes() == name)
             }
             // Its size is that of a pointer.
-            Kind::Int => name == b"long unsigned int",
+            Kind::Int => raw::is_unsigned_long(name),
             Kind::Ptr
             | Kind::Array
             | Kind::Union
@@ -420,8 +465,26 @@ mod tests {
 
     #[test]
     fn a_file_without_end_is_refused() {
-        let why = read(Some(Path::new("/dev/zero"))).unwrap_err();
+        let why = read("6.1.0", Some(Path::new("/dev/zero"))).unwrap_err();
         assert!(format!("{why:#}").contains("it is longer than"), "{why:#}");
+    }
+
+    #[test]
+    fn the_debug_information_of_a_kernel_is_named_whether_it_is_installed_or_not() {
+        let root = tempfile::tempdir().unwrap();
+        let advice =
+            || how_to_describe("6.1.0-9-amd64", described_in(root.path(), "6.1.0-9-amd64"));
+        let missing = advice();
+        for package in ["linux-image-6.1.0-9-amd64-dbg", "kernel-core-6.1.0-9-amd64"] {
+            assert!(missing.contains(package), "{missing}");
+        }
+        assert!(missing.contains("/usr/lib/debug/lib/modules/6.1.0-9-amd64/vmlinux"));
+        let file = root.path().join("boot/vmlinux-6.1.0-9-amd64");
+        fs::create_dir(root.path().join("boot")).unwrap();
+        fs::write(&file, "").unwrap();
+        let present = advice();
+        assert!(present.contains(file.to_str().unwrap()), "{present}");
+        assert!(!present.contains("install"), "{present}");
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! Facts about the host, each Yes, No(why) or Unknown(why), independent of their use.
 
 pub mod btf;
+pub mod cgroup_root;
 pub mod netstat;
 mod preemption;
 pub mod privileges;
+pub mod procfs;
 pub mod sandbox;
 pub mod symbols;
 pub mod system;
 
 use std::{collections::BTreeMap, os::fd::BorrowedFd, path::PathBuf};
 
-use mptcp_trace_common::layout::{Architecture, KernelLayout, KernelNumbers};
+use mptcp_trace_common::layout::{ABSENT, Architecture, KernelLayout, KernelNumbers};
 
 use self::{btf::BtfFacts, symbols::Symbols};
 use crate::probes::function;
@@ -47,11 +49,13 @@ impl Fact {
     }
 }
 
-/// The PID namespace of a process outside of the initial one.
+/// A PID namespace other than the initial one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PidNamespace {
     /// Inode number.
     pub inum: u32,
+    /// Nesting levels between it and that of this process, which is nested in it.
+    pub levels_above: u32,
 }
 
 /// Where the kernel may preempt a thread inside a program, so that the kernel skips that program
@@ -103,8 +107,12 @@ pub struct HostSupport {
     pub counters: Vec<(i32, String)>,
     /// Values of the kernel's `mapping_status` and `skb_ext_id`.
     pub numbers: KernelNumbers,
-    /// Our PID namespace, if it is not the initial one.
+    /// The PID namespace whose process ids are used, if it is not the initial one: our own, or that
+    /// of `--proc`.
     pub pid_namespace: Option<PidNamespace>,
+    /// Is this process in the initial PID namespace? Elsewhere, the kernel's iterators visit only
+    /// the tasks of that namespace, whatever procfs is used.
+    pub visits_all_tasks: bool,
     /// Where the kernel may preempt a thread inside a program.
     pub preemptible: Preemptible,
     /// Number of possible CPUs, if their numbers have no gap.
@@ -128,6 +136,8 @@ pub struct Surroundings {
     pub kprobes: Fact,
     /// [`HostSupport::pid_namespace`].
     pub pid_namespace: Option<PidNamespace>,
+    /// [`HostSupport::visits_all_tasks`].
+    pub visits_all_tasks: bool,
     /// [`HostSupport::preemptible`].
     pub preemptible: Preemptible,
     /// [`HostSupport::cpus`].
@@ -150,6 +160,7 @@ impl HostSupport {
             option,
             kprobes,
             pid_namespace,
+            visits_all_tasks,
             preemptible,
             cpus,
         } = surroundings;
@@ -160,7 +171,7 @@ impl HostSupport {
         Self {
             kernel,
             privileges,
-            mptcp: mptcp(&symbols, &btf, &facts),
+            mptcp: mptcp(&symbols, &btf, &facts, &mptcp_enabled),
             mptcp_enabled,
             option,
             kprobes,
@@ -177,9 +188,16 @@ impl HostSupport {
             counters: facts.counters,
             numbers: facts.numbers,
             pid_namespace,
+            visits_all_tasks,
             preemptible,
             cpus,
         }
+    }
+
+    /// True if the kernel has MPTCP, but not for IPv6.
+    #[must_use]
+    pub fn is_v4_only(&self) -> bool {
+        is_v4_only(&self.layout)
     }
 
     /// Hides a function of the kernel, as if it had been inlined or removed.
@@ -196,6 +214,7 @@ impl HostSupport {
 /// own BTF. `mark` marks the queried socket, so that no tracer mistakes it for an application's.
 #[must_use]
 pub fn inspect(btf_file: Option<&PathBuf>, mark: impl Fn(BorrowedFd<'_>)) -> HostSupport {
+    let kernel = system::kernel_release();
     let own_btf = system::own_btf();
     let kprobes = system::kprobes();
     // The two slow ones, in parallel.
@@ -205,7 +224,7 @@ pub fn inspect(btf_file: Option<&PathBuf>, mark: impl Fn(BorrowedFd<'_>)) -> Hos
             // Only kprobes are attached by symbol, and the kernel takes 40 ms to print its table.
             Some(why) => Symbols::unreadable(why),
         });
-        let btf = btf::read(btf_file.map(PathBuf::as_path));
+        let btf = btf::read(&kernel, btf_file.map(PathBuf::as_path));
         let numbers = btf_file.map(|_| btf::function_numbers());
         let symbols = symbols.join().unwrap_or_else(|_panic| {
             Symbols::unreadable("the thread that reads the symbols panicked")
@@ -213,13 +232,14 @@ pub fn inspect(btf_file: Option<&PathBuf>, mark: impl Fn(BorrowedFd<'_>)) -> Hos
         (symbols, (btf, numbers))
     });
     let surroundings = Surroundings {
-        kernel: system::kernel_release(),
+        kernel,
         privileges: privileges::may_trace(),
         own_btf,
         mptcp_enabled: system::mptcp_enabled(),
         option: system::option_known(mark),
         kprobes,
-        pid_namespace: system::pid_namespace(),
+        pid_namespace: procfs::pid_namespace(),
+        visits_all_tasks: procfs::own_pid_namespace().is_none(),
         preemptible: preemption::preemptible(),
         cpus: system::cpus(),
     };
@@ -231,8 +251,13 @@ pub fn inspect(btf_file: Option<&PathBuf>, mark: impl Fn(BorrowedFd<'_>)) -> Hos
     host
 }
 
-/// The kernel's symbols are the best source; its types come second.
-fn mptcp(symbols: &Symbols, btf: &Fact, facts: &BtfFacts) -> Fact {
+/// True for a kernel whose addresses of paths have no room for IPv6.
+fn is_v4_only(layout: &KernelLayout) -> bool {
+    layout.address_v4 != ABSENT && layout.address_v6 == ABSENT
+}
+
+/// The kernel's symbols are the best source; its types come second, its settings third.
+fn mptcp(symbols: &Symbols, btf: &Fact, facts: &BtfFacts, enabled: &Fact) -> Fact {
     match symbols.find(function::MPTCP_GETSOCKOPT) {
         Ok(Some(_)) => Fact::Yes,
         Ok(None) => Fact::No("the kernel has no function mptcp_getsockopt (CONFIG_MPTCP)".into()),
@@ -241,7 +266,11 @@ fn mptcp(symbols: &Symbols, btf: &Fact, facts: &BtfFacts) -> Fact {
                 facts.has_mptcp,
                 "the kernel's type information has no struct mptcp_subflow_context (CONFIG_MPTCP)",
             ),
-            Fact::No(_) | Fact::Unknown(_) => Fact::Unknown(why.to_owned()),
+            Fact::No(_) | Fact::Unknown(_) => match enabled {
+                // A kernel without MPTCP has no such setting.
+                Fact::Yes | Fact::No(_) => Fact::Yes,
+                Fact::Unknown(_) => Fact::Unknown(why.to_owned()),
+            },
         },
     }
 }

@@ -16,6 +16,8 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
+use super::procfs;
+
 /// `MPTcpExt` counters by name.
 pub type Counters = BTreeMap<String, u64>;
 
@@ -131,12 +133,13 @@ impl Reach {
 
 /// Our own first: its namespace certainly exists.
 fn processes() -> impl Iterator<Item = String> {
-    let others = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let dir = procfs::dir();
+    let others = fs::read_dir(dir).into_iter().flatten().flatten();
     let others = others.filter_map(|entry| {
         let name = entry.file_name().into_string().ok()?;
         name.bytes()
             .all(|byte| byte.is_ascii_digit())
-            .then(|| format!("/proc/{name}"))
+            .then(|| format!("{}/{name}", dir.display()))
     });
     std::iter::once("/proc/self".to_owned()).chain(others)
 }

@@ -14,8 +14,10 @@ use super::Fact;
 /// The capability that only kernels need that charge maps to `RLIMIT_MEMLOCK`.
 pub const CREATES_LARGE_MAPS: &str = "CAP_SYS_RESOURCE";
 
-/// The kernel's lockdown mode.
+/// The kernel's lockdown mode; not mounted in containers.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+/// The kernel's parameters, of which one sets that mode.
+const PARAMETERS: &str = "/proc/cmdline";
 /// Number of the last capability that the kernel knows.
 const LAST_CAP: &str = "/proc/sys/kernel/cap_last_cap";
 /// The number of `CAP_BPF`: older kernels use `CAP_SYS_ADMIN` instead.
@@ -69,7 +71,8 @@ pub const TABLE: [Capability; 8] = [
                   kernel's counters there; allows kprobes where kernel.perf_event_paranoid is \
                   above 2 on Debian kernels",
         cost: "the kernel's counters are not compared in namespaces without a process and a traced \
-               fallback; on such kernels the attach method kprobe is unavailable",
+               fallback; where kernel.perf_event_paranoid is above 2 on Debian kernels, the attach \
+               method kprobe is unavailable",
     },
     Capability {
         name: "CAP_NET_ADMIN",
@@ -139,11 +142,9 @@ fn counts_as(held: CapabilitySet) -> CapabilitySet {
 /// or the older `CAP_SYS_ADMIN` that includes both.
 #[must_use]
 pub fn may_trace() -> Fact {
-    if let Some(why) = fs::read_to_string(LOCKDOWN)
-        .ok()
-        .and_then(|modes| locked_down(&modes))
-    {
-        return Fact::No(why);
+    let read = |file| fs::read_to_string(file).ok();
+    if is_locked_down(read(LOCKDOWN), read(PARAMETERS)) {
+        return Fact::No(LOCKED_DOWN.to_owned());
     }
     let held = match capabilities(None) {
         Ok(sets) => sets.effective,
@@ -159,15 +160,24 @@ pub fn may_trace() -> Fact {
     judge(held, last, is_of_the_host())
 }
 
-/// Why no BPF program may read kernel memory, whatever its loader's capabilities; `None` if it may.
-/// `modes` is the content of [`LOCKDOWN`], the active mode in brackets.
-fn locked_down(modes: &str) -> Option<String> {
-    modes.contains("[confidentiality]").then(|| {
-        format!(
-            "the kernel is locked down (lockdown=confidentiality, {LOCKDOWN}): BPF programs cannot \
-             read its memory, regardless of capabilities; boot with lockdown=integrity or without"
-        )
-    })
+/// Why nothing can be traced in that mode.
+const LOCKED_DOWN: &str = "the kernel is locked down (lockdown=confidentiality, \
+                           /sys/kernel/security/lockdown): BPF programs cannot read its memory, \
+                           regardless of capabilities; boot with lockdown=integrity or without";
+
+/// True if no BPF program may read kernel memory, whatever its loader's capabilities. `modes` is the
+/// content of [`LOCKDOWN`], the active mode in brackets; without it, `parameters` decides, that of
+/// [`PARAMETERS`].
+fn is_locked_down(modes: Option<String>, parameters: Option<String>) -> bool {
+    match (modes, parameters) {
+        (Some(modes), _) => modes.contains("[confidentiality]"),
+        (None, Some(parameters)) => {
+            // The kernel never lowers the mode.
+            let mut words = parameters.split_ascii_whitespace();
+            words.any(|word| word == "lockdown=confidentiality")
+        }
+        (None, None) => false,
+    }
 }
 
 /// `last`: the last capability that the kernel knows, if readable. `of_the_host`: this process is
@@ -301,13 +311,24 @@ mod tests {
 
     #[test]
     fn a_locked_down_kernel_is_reported() {
-        for (modes, is_locked) in [
-            ("none integrity [confidentiality]\n", true),
-            ("none [integrity] confidentiality\n", false),
-            ("[none] integrity confidentiality\n", false),
-            ("", false),
+        const BOOTED: &str = "console=ttyS0 lockdown=confidentiality quiet\n";
+        for (modes, parameters, is_locked) in [
+            (Some("none integrity [confidentiality]\n"), None, true),
+            (Some("none [integrity] confidentiality\n"), None, false),
+            (Some("[none] integrity confidentiality\n"), None, false),
+            // The kernel may lack that mode.
+            (Some(""), Some(BOOTED), false),
+            (None, Some(BOOTED), true),
+            (
+                None,
+                Some("lockdown=confidentiality lockdown=integrity"),
+                true,
+            ),
+            (None, Some("lockdown=integrity"), false),
+            (None, None, false),
         ] {
-            assert_eq!(locked_down(modes).is_some(), is_locked, "{modes}");
+            let is = is_locked_down(modes.map(str::to_owned), parameters.map(str::to_owned));
+            assert_eq!(is, is_locked, "{modes:?} {parameters:?}");
         }
     }
 

@@ -16,7 +16,8 @@ pub struct Symbols {
 }
 
 impl Symbols {
-    /// The full name of a function, including the compiler's suffix, if any.
+    /// The full name of a function, including the compiler's suffix, if any: the function itself if
+    /// it exists, else a copy of it.
     ///
     /// # Errors
     ///
@@ -26,14 +27,21 @@ impl Symbols {
             Err(why) => Err(why),
             Ok(found) => {
                 let names = found.get(base).map(Vec::as_slice).unwrap_or_default();
-                // The plain name is the original function; a suffix means a modified copy.
-                Ok(names
-                    .iter()
-                    .find(|name| *name == base)
-                    .or(names.first())
-                    .map(String::as_str))
+                let itself = names.iter().find(|name| is_itself(name, base));
+                Ok(itself.or(names.first()).map(String::as_str))
             }
         }
+    }
+
+    /// The full name of a function that has all of its arguments; unlike [`Symbols::find`], never a
+    /// copy that the compiler changed.
+    ///
+    /// # Errors
+    ///
+    /// Reports why the symbol table could not be read.
+    pub fn find_itself(&self, base: &str) -> Result<Option<&str>, &str> {
+        let found = self.find(base)?;
+        Ok(found.filter(|name| is_itself(name, base)))
     }
 
     /// Hides a function and its variants.
@@ -73,18 +81,29 @@ impl Symbols {
 
 /// The wanted function that a symbol matches: itself, or a variant made by the compiler.
 ///
-/// `.isra.N`, `.constprop.N` and `.part.N` are functions with an entry of their own; `.cold` is
-/// only a rarely used part of one and has none.
+/// `.isra.N`, `.constprop.N` and `.part.N` are changed functions with an entry of their own; so is
+/// `.llvm.N`, which is unchanged. `.cold` is only a rarely used part of one and has none.
 fn base_name(symbol: &str, wanted: &[&'static str]) -> Option<&'static str> {
+    const SUFFIXES: [&str; 4] = [".isra.", ".constprop.", ".part.", RENAMED];
     wanted.iter().copied().find(|base| {
         symbol.strip_prefix(base).is_some_and(|rest| {
-            rest.is_empty()
-                || (rest.starts_with(".isra.")
-                    || rest.starts_with(".constprop.")
-                    || rest.starts_with(".part."))
-                    && !rest.ends_with(".cold")
+            let is_variant = SUFFIXES.iter().any(|suffix| rest.starts_with(suffix));
+            rest.is_empty() || is_variant && !rest.ends_with(".cold")
         })
     })
+}
+
+/// What clang appends to the name of a static function, with a number, if link-time optimisation
+/// lets other files call it. The function stays as it was.
+const RENAMED: &str = ".llvm.";
+
+/// True if a symbol is the function `base` itself: under its plain name, or under one that clang
+/// made unique.
+fn is_itself(symbol: &str, base: &str) -> bool {
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    symbol
+        .strip_prefix(base)
+        .is_some_and(|rest| rest.is_empty() || rest.strip_prefix(RENAMED).is_some_and(is_number))
 }
 
 /// Reads the running kernel's table.
@@ -139,7 +158,14 @@ mod tests {
             ("mptcp_getsockopt.isra.0", Some("mptcp_getsockopt")),
             ("do_tcp_getsockopt.constprop.0", Some("do_tcp_getsockopt")),
             ("mptcp_getsockopt.part.0", Some("mptcp_getsockopt")),
+            ("mptcp_getsockopt.llvm.1712", Some("mptcp_getsockopt")),
+            ("mptcp_getsockopt.llvm.1712.cold", None),
+            (
+                "mptcp_getsockopt.constprop.0.isra.0",
+                Some("mptcp_getsockopt"),
+            ),
             ("mptcp_getsockopt.cold", None),
+            ("mptcp_getsockopt.cfi_jt", None),
             ("mptcp_getsockopt.isra.0.cold", None),
             ("mptcp_getsockopt_info", None),
             ("mptcp_getsockopt_sol_tcp", Some("mptcp_getsockopt_sol_tcp")),
@@ -181,6 +207,30 @@ mod tests {
             symbols.find("mptcp_getsockopt"),
             Ok(Some("mptcp_getsockopt"))
         );
+    }
+
+    #[test]
+    fn a_function_that_clang_renamed_is_the_function_itself() {
+        for (names, found, itself) in [
+            (&["mptcp_recvmsg.llvm.17"][..], Some(0), Some(0)),
+            (
+                &["mptcp_recvmsg.isra.0", "mptcp_recvmsg.llvm.17"],
+                Some(1),
+                Some(1),
+            ),
+            (&["mptcp_recvmsg.isra.0"], Some(0), None),
+            (&["mptcp_recvmsg.llvm.17.part.0"], Some(0), None),
+            (&[], None, None),
+        ] {
+            let symbols = Symbols::from_names(names.iter().copied());
+            let name = |index: Option<usize>| Ok(index.map(|index| names[index]));
+            assert_eq!(symbols.find("mptcp_recvmsg"), name(found), "{names:?}");
+            assert_eq!(
+                symbols.find_itself("mptcp_recvmsg"),
+                name(itself),
+                "{names:?}"
+            );
+        }
     }
 
     #[test]

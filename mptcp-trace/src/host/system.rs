@@ -4,13 +4,12 @@ use std::{
     fs,
     io::ErrorKind,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
-    os::unix::fs::MetadataExt as _,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use socket2::{Domain, Socket, Type};
 
-use super::{Fact, PidNamespace, btf::KERNEL_BTF};
+use super::{Fact, btf::KERNEL_BTF};
 
 /// The MPTCP settings of our own network namespace (`sysctl net.mptcp`), by name.
 #[must_use]
@@ -191,24 +190,6 @@ pub fn survive_signals() {
             libc::signal(signal, handler as libc::sighandler_t);
         }
     }
-}
-
-/// True if `/proc` shows process ids of our PID namespace.
-#[must_use]
-pub fn proc_is_ours() -> bool {
-    let us = fs::read_link("/proc/self");
-    us.is_ok_and(|us| us.as_os_str() == std::process::id().to_string().as_str())
-}
-
-/// Our PID namespace, if it is not the initial one.
-#[must_use]
-pub fn pid_namespace() -> Option<PidNamespace> {
-    // The inode of the initial PID namespace is part of the ABI (PROC_PID_INIT_INO).
-    const INITIAL: u32 = 0xeffffffc;
-    let ours = fs::metadata("/proc/self/ns/pid").ok()?;
-    // The kernel's inode numbers for namespaces have 32 bits (`struct ns_common`).
-    let inum = u32::try_from(ours.ino()).ok()?;
-    (inum != INITIAL).then_some(PidNamespace { inum })
 }
 
 /// Makes the C library return freed memory to the system soon. By default it would keep as much as

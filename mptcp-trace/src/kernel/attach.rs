@@ -143,7 +143,7 @@ impl Tracer {
             attached: Vec::new(),
             missed: Runs::default(),
             preemptible: config.preemptible,
-            sees_all_tasks: config.pid_namespace.is_none(),
+            sees_all_tasks: config.visits_all_tasks,
             query_kprobe_links: Vec::new(),
             queries_take_turns: false,
             taken_before: Runs::default(),
@@ -154,9 +154,10 @@ impl Tracer {
         };
         tracer.fill_filters(config).map_err(wrap)?;
         let refused = tracer.load_all(selection)?;
-        if !tracer.sees_all_tasks {
+        if let Some(namespace) = config.pid_namespace {
             let level = tracer.answer(alone::PIDNS_LEVEL, [0, 0]).map_err(wrap)?;
             let level = u32::try_from(level).map_err(|why| wrap(why.into()))?;
+            let level = level.saturating_sub(namespace.levels_above);
             tracer
                 .set_calibrated(calibrated::PIDNS_LEVEL, level)
                 .map_err(wrap)?;

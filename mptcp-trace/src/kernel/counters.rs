@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    mem::offset_of,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd},
 };
 
@@ -14,7 +15,11 @@ use aya::{
 use aya_obj::generated::{
     bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type, bpf_perf_event_type, bpf_prog_info,
 };
-use mptcp_trace_common::{counter, map_values::InFlight};
+use mptcp_trace_common::{
+    counter,
+    map_values::{InFlight, Path, SHARE_UNSET},
+    record::{PathEvents, PathFlags},
+};
 
 use super::syscall::bpf;
 use crate::model::{Loss, SensorId};
@@ -67,6 +72,7 @@ fn sums(ebpf: &Ebpf, sensor: SensorId) -> anyhow::Result<Loss> {
         unfollowed: sum(counter::UNFOLLOWED)?,
         over_share: sum(counter::OVER_SHARE)?,
         self_tests: sum(counter::SELF_TEST)?,
+        packets_lost: sum(counter::PACKETS)?,
     })
 }
 
@@ -79,6 +85,48 @@ fn open_queries(ebpf: &Ebpf) -> anyhow::Result<u64> {
     let map = HashMap::<&MapData, u64, [u8; size_of::<InFlight>()]>::try_from(map)
         .context("map IN_FLIGHT has another type")?;
     Ok(map.keys().filter(Result::is_ok).count() as u64)
+}
+
+/// At most this many paths are looked at, a system call each or two. On a host with more paths, the
+/// counters of paths are compared less strictly.
+const LOOKED_AT_MAX: usize = 16_384;
+
+/// Paths with something that no record has reported yet; all beyond [`LOOKED_AT_MAX`] count.
+pub(super) fn paths_under_way(ebpf: &Ebpf) -> anyhow::Result<u64> {
+    let map = ebpf
+        .map("PATHS")
+        .context("the BPF object has no map PATHS")?;
+    // Two of the members are read, but the type of the values must match.
+    let map = HashMap::<&MapData, u64, [u8; size_of::<Path>()]>::try_from(map)
+        .context("map PATHS has another type")?;
+    let mut count = 0;
+    for (looked_at, entry) in map.iter().enumerate() {
+        // An entry that was removed meanwhile has been reported.
+        let is_under_way = match entry {
+            Ok(_) if looked_at >= LOOKED_AT_MAX => return Ok(u64::MAX),
+            Ok((_socket, path)) => is_under_way(&path),
+            Err(_) => false,
+        };
+        count += u64::from(is_under_way);
+    }
+    Ok(count)
+}
+
+/// A path that was not reported as up, or is about to end.
+fn is_under_way(path: &[u8; size_of::<Path>()]) -> bool {
+    let flags = bytes_at(path, offset_of!(Path, flags)).map_or(0, u32::from_ne_bytes);
+    let flags = PathFlags::from_bits_retain(flags);
+    let events = bytes_at(path, offset_of!(Path, events)).map_or(0, u16::from_ne_bytes);
+    let events = PathEvents::from_bits_retain(events);
+    let share = bytes_at(path, offset_of!(Path, share)).map_or(0, u32::from_ne_bytes);
+    let is_known =
+        flags.intersects(PathFlags::WAS_UP | PathFlags::EXISTING) || share == SHARE_UNSET;
+    !is_known || events.contains(PathEvents::REMOVED)
+}
+
+/// The bytes of a member.
+fn bytes_at<const N: usize>(of: &[u8], at: usize) -> Option<[u8; N]> {
+    of.get(at..at + N)?.try_into().ok()
 }
 
 /// How often the kernel skipped a program: because it was running on that CPU already, or, for a

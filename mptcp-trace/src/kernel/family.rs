@@ -5,15 +5,15 @@ use std::{
     fs,
 };
 
-use crate::host::system::proc_is_ours;
+use crate::host::procfs;
 
 /// Processes and their parents, from `/proc`.
 pub(super) fn parents() -> BTreeMap<u32, u32> {
-    if !proc_is_ours() {
+    if !procfs::has_our_numbers() {
         log::warn!("/proc belongs to another PID namespace: existing children are not followed");
         return BTreeMap::new();
     }
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let entries = fs::read_dir(procfs::dir()).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;

@@ -1,11 +1,12 @@
 //! Maintains the filter maps that the programs read.
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use aya::maps::{HashMap, MapData, MapError};
 
 use super::{Tracer, TracerConfig, family};
+use crate::host::procfs;
 
 impl Tracer {
     /// Admits a process.
@@ -56,7 +57,7 @@ impl Tracer {
                         }
                     }
                 }
-                if !Path::new(&format!("/proc/{pid}")).exists() {
+                if !procfs::of(*pid).exists() {
                     self.let_go(*pid)?;
                 }
             }

@@ -1,6 +1,7 @@
 //! Existing sockets and kernel counters, read by programs that userspace runs itself.
 
 use std::{
+    fs::File,
     io::{self, Read as _},
     net::{Ipv4Addr, UdpSocket},
     os::fd::AsRawFd as _,
@@ -8,18 +9,21 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use aya::{
-    maps::{HashMap, MapData},
+    maps::{Array, HashMap, MapData},
     programs::{Iter, Program, RawTracePointRunOptions, TestRun as _},
 };
 use mptcp_trace_common::{calibrated, map_values::NetCounters};
 
 use super::{attach::Tracer, counters, types};
-use crate::{model::SensorId, probes::alone};
+use crate::{
+    model::{SensorId, SocketId},
+    probes::alone,
+};
 
-/// At most this many sockets that the program behind [`Tracer::list`] adds to the ring before
+/// At most this many records that the program behind [`Tracer::list`] adds to the ring before
 /// userspace drains it, and no more than fill half of it.
-const SOCKETS_PER_PAGE_MAX: usize = 512;
-const RING_BYTES_PER_SOCKET: usize = 512;
+const RECORDS_PER_PAGE_MAX: usize = 512;
+const RING_BYTES_PER_RECORD: usize = 512;
 /// Limits of [`Tracer::list_counters`]: namespaces in total, namespaces between two drains of the
 /// ring, and restarts because a namespace ended meanwhile.
 const NAMESPACES_MAX: usize = 65_536;
@@ -55,7 +59,7 @@ impl Tracer {
     ///
     /// Fails if the iterator over files fails; without the iterator it does nothing.
     pub fn sweep(&mut self) -> anyhow::Result<()> {
-        if self.lister()?.fd().is_err() {
+        if self.iterator(alone::LISTER)?.fd().is_err() {
             return Ok(());
         }
         self.set_calibrated(calibrated::SWEEP, 1)?;
@@ -150,34 +154,94 @@ impl Tracer {
         &mut self,
         mut drain: impl FnMut() -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let what = "cannot list the files of all tasks";
-        if self.lister()?.fd().is_err() {
-            let types = types::of_functions(&self.functions)?;
-            self.lister()?.load(alone::FILES, &types).context(what)?;
-        }
-        let program = self.lister()?;
-        let link = program.attach().context(what)?;
-        let mut file = program.take_link(link)?.into_file().context(what)?;
+        self.load_iterator(alone::LISTER)?;
+        let mut file = self.open_iterator(alone::LISTER)?;
         // Reading runs the program. Its records go to the ring; here it returns one byte per
-        // socket.
-        let per_page = self.ring_bytes as usize / RING_BYTES_PER_SOCKET;
-        let mut page = vec![0; per_page.clamp(1, SOCKETS_PER_PAGE_MAX)];
-        loop {
-            match file.read(&mut page) {
-                Ok(0) => return drain(),
-                Ok(_found) => drain()?,
-                // The kernel interrupts the walk after many files without a socket, and continues
-                // with the next read.
-                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
-                Err(why) => return Err(why).context(what),
-            }
+        // record.
+        let per_page = self.ring_bytes as usize / RING_BYTES_PER_RECORD;
+        let mut page = vec![0; per_page.clamp(1, RECORDS_PER_PAGE_MAX)];
+        while next_page(&mut file, &mut page).context(CANNOT_WALK)? > 0 {
+            drain()?;
         }
+        drain()
     }
 
-    fn lister(&mut self) -> anyhow::Result<&mut Iter> {
-        let program = self.ebpf.program_mut(alone::LISTER);
-        let program =
-            program.with_context(|| format!("the BPF object has no program {}", alone::LISTER))?;
+    /// Loads the program that [`Self::read_paths`] runs. Requires the privileges of the start.
+    ///
+    /// # Errors
+    ///
+    /// Fails if this kernel does not support the iterator over files.
+    pub fn prepare_readings(&mut self) -> anyhow::Result<()> {
+        self.load_iterator(alone::READER)
+    }
+
+    /// Prepares a reading of the open paths of the connection with this socket, which
+    /// [`Walk::finish`] makes; requires an earlier [`Self::prepare_readings`].
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel refuses it.
+    pub fn read_paths(&mut self, socket: SocketId) -> anyhow::Result<Walk> {
+        let map = self
+            .ebpf
+            .map_mut("READ_NEXT")
+            .context("the BPF object has no map READ_NEXT")?;
+        let mut map: Array<_, u64> =
+            Array::try_from(map).context("map READ_NEXT has another type")?;
+        map.set(0, socket.0, 0)
+            .context("cannot pass the connection to the BPF program")?;
+        self.open_iterator(alone::READER).map(Walk)
+    }
+
+    fn load_iterator(&mut self, name: &str) -> anyhow::Result<()> {
+        if self.iterator(name)?.fd().is_err() {
+            let types = types::of_functions(&self.functions)?;
+            let program = self.iterator(name)?;
+            program.load(alone::FILES, &types).context(CANNOT_WALK)?;
+        }
+        Ok(())
+    }
+
+    /// Each file walks once, while it is read.
+    fn open_iterator(&mut self, name: &str) -> anyhow::Result<File> {
+        let program = self.iterator(name)?;
+        let link = program.attach().context(CANNOT_WALK)?;
+        program.take_link(link)?.into_file().context(CANNOT_WALK)
+    }
+
+    fn iterator(&mut self, name: &str) -> anyhow::Result<&mut Iter> {
+        let program = self.ebpf.program_mut(name);
+        let program = program.with_context(|| format!("the BPF object has no program {name}"))?;
         Ok(program.try_into()?)
+    }
+}
+
+/// A walk over the files of all tasks that has not begun.
+pub struct Walk(File);
+
+impl Walk {
+    /// Walks. Any thread can do that, without privileges; it takes as long as there are files.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel ends the walk.
+    pub fn finish(mut self) -> anyhow::Result<()> {
+        let mut page = [0; 64];
+        while next_page(&mut self.0, &mut page).context(CANNOT_WALK)? > 0 {}
+        Ok(())
+    }
+}
+
+const CANNOT_WALK: &str = "cannot list the files of all tasks";
+
+/// Reads what the program of an iterator returns; 0 at the end of the walk.
+fn next_page(file: &mut File, page: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(page) {
+            // The kernel interrupts the walk after many files without a socket, and continues with
+            // the next read.
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+            done => return done,
+        }
     }
 }

@@ -7,19 +7,21 @@ use aya::{Ebpf, EbpfLoader, maps::HashMap};
 use mptcp_trace_common::{
     filter::{BY_COMM, BY_NETNS, BY_PID, FOLLOW, FilterConfig},
     layout::{
-        ABSENT, CounterNumbers, KernelLayout, KernelNumbers, NO_NUMBER, NO_SYSCALL, SyscallNumbers,
+        ABSENT, Architecture, CounterNumbers, KernelLayout, KernelNumbers, NO_NUMBER, NO_SYSCALL,
+        SyscallNumbers,
     },
     map_values::SHARE_OF_OTHERS,
     record::{ABI_SYMBOL, ABI_VERSION, RecordRung},
 };
 use rustix::{
+    param::page_size,
     process::chroot,
     thread::{UnshareFlags, unshare_unsafe},
 };
 use zerocopy::IntoBytes as _;
 
 use crate::{
-    host::{HostSupport, PidNamespace, Preemptible},
+    host::{HostSupport, PidNamespace, Preemptible, procfs},
     model::{Rung, SensorId, fallback_causes, name_of_enumerator},
     plan::{RungPlan, Selection},
 };
@@ -47,6 +49,8 @@ pub struct TracerConfig {
     pub netns: Vec<u32>,
     /// The PID namespace whose process ids are used, if it is not the initial one.
     pub pid_namespace: Option<PidNamespace>,
+    /// [`HostSupport::visits_all_tasks`].
+    pub visits_all_tasks: bool,
     /// Size of the ring, bytes: a power of two, at least a page.
     pub ring_bytes: u32,
     /// Limit of traced queries per process and second; 0: none.
@@ -95,6 +99,12 @@ impl CountersAt {
     }
 }
 
+/// Size of the ring: at least a page, which is larger than 4 KB on some kernels for arm64.
+fn ring_bytes(wanted: u32) -> u32 {
+    let page = u32::try_from(page_size()).unwrap_or(wanted);
+    wanted.max(page)
+}
+
 /// Indices of the fallback counters that the kernel has.
 fn counter_numbers(counters: &[(i32, String)]) -> CounterNumbers {
     let mut numbers = CounterNumbers::NONE;
@@ -119,24 +129,26 @@ pub(super) fn load(config: &TracerConfig, selection: &Selection<'_>) -> anyhow::
             | flag(config.follow, FOLLOW)
             | flag(!config.comms.is_empty(), BY_COMM)
             | flag(!config.netns.is_empty(), BY_NETNS),
-        own_tgid: std::process::id(),
+        own_tgid: procfs::own_pid(),
         pidns_inum: config.pid_namespace.map_or(0, |ns| ns.inum),
     };
     let outermost_probed = u32::from(rung.outermost_probed());
-    let rung_number = match fallback.map_or(rung.rung, |plan| plan.rung) {
-        Rung::Fexit => RecordRung::FEXIT,
-        Rung::Kprobe => RecordRung::KPROBE,
-        Rung::Tracepoint => RecordRung::TRACEPOINT,
-    };
-    let rung_number = u32::from(rung_number.0);
+    let rung_number = number_of(fallback.unwrap_or(rung));
+    let paths_rung = selection.of(SensorId::Subflow).map_or(0, number_of);
+    let joins_asked = selection
+        .of(SensorId::Subflow)
+        .is_some_and(RungPlan::joins_asked);
+    let joins_asked = u32::from(joins_asked);
     let decision_probed = u32::from(fallback.is_some_and(RungPlan::decision_probed));
     let children_probed = u32::from(fallback.is_some_and(RungPlan::children_probed));
     let syscalls = syscall_numbers();
     let life_at_return = u32::from(selection.is_shared(SensorId::Fallback));
     let turns_at_functions = u32::from(config.preemptible.functions);
     let turns_at_tracepoints = u32::from(config.preemptible.tracepoints);
-    let room_for_queries = u64::from(config.ring_bytes) / 4 * 3;
-    let room_for_connections = u64::from(config.ring_bytes) / 8 * 7;
+    let ring_bytes = ring_bytes(config.ring_bytes);
+    let eighth = u64::from(ring_bytes) / 8;
+    let (room_for_connections, room_for_queries) = (eighth * 7, eighth * 6);
+    let (room_for_paths, room_for_joins) = (eighth * 5, eighth * 4);
     let sockets_per_user = u64::from(config.sockets_per_user);
     let level: u8 = if config.debug {
         aya_log::Level::Debug as u8
@@ -150,6 +162,7 @@ pub(super) fn load(config: &TracerConfig, selection: &Selection<'_>) -> anyhow::
         .override_global(ABI_SYMBOL, &ABI_VERSION, true)
         .override_global("LAYOUT", config.layout.as_bytes(), true)
         .override_global("FILTER", filter.as_bytes(), true)
+        .override_global("ARCHITECTURE", &(Architecture::NATIVE as u32), true)
         .override_global("OUTERMOST_PROBED", &outermost_probed, true)
         .override_global("NUMBERS", config.numbers.as_bytes(), true)
         .override_global("RUNG", &rung_number, true)
@@ -164,10 +177,15 @@ pub(super) fn load(config: &TracerConfig, selection: &Selection<'_>) -> anyhow::
         .override_global("TURNS_AT_TRACEPOINTS", &turns_at_tracepoints, true)
         .override_global("ROOM_FOR_QUERIES", &room_for_queries, true)
         .override_global("ROOM_FOR_CONNECTIONS", &room_for_connections, true)
+        .override_global("ROOM_FOR_JOINS", &room_for_joins, true)
+        .override_global("ROOM_FOR_PATHS", &room_for_paths, true)
+        .override_global("PATHS_RUNG", &paths_rung, true)
+        .override_global("JOINS_ASKED", &joins_asked, true)
         .override_global(aya_log::LEVEL, &level, true)
         .override_global("SHARE_MAX", &sockets_per_user, true)
-        .map_max_entries("RECORDS", config.ring_bytes)
+        .map_max_entries("RECORDS", ring_bytes)
         .map_max_entries("CONNS", config.sockets)
+        .map_max_entries("PATHS", config.sockets)
         .map_max_entries("FALLEN", config.sockets);
     // Memory only for the attach method in use.
     if rung.rung == Rung::Tracepoint {
@@ -179,24 +197,49 @@ pub(super) fn load(config: &TracerConfig, selection: &Selection<'_>) -> anyhow::
     let mut ebpf = loader
         .load(&super::Object::unpack()?)
         .context("cannot load the BPF object into this kernel")?;
-    let shares = ebpf
-        .map_mut("SHARES")
-        .context("the BPF object has no map SHARES")?;
-    HashMap::<_, u32, u64>::try_from(shares)
-        .and_then(|mut shares| shares.insert(SHARE_OF_OTHERS, 0, 0))
-        .context("cannot set up the map SHARES")?;
+    set_up_shares(&mut ebpf)?;
     Ok(ebpf)
+}
+
+/// Everybody else's share of the tables is always there.
+fn set_up_shares(ebpf: &mut Ebpf) -> anyhow::Result<()> {
+    for name in ["SHARES", "PATH_SHARES"] {
+        let shares = ebpf
+            .map_mut(name)
+            .with_context(|| format!("the BPF object has no map {name}"))?;
+        HashMap::<_, u32, u64>::try_from(shares)
+            .and_then(|mut shares| shares.insert(SHARE_OF_OTHERS, 0, 0))
+            .with_context(|| format!("cannot set up the map {name}"))?;
+    }
+    Ok(())
+}
+
+/// The number of an attach method in records.
+fn number_of(plan: &RungPlan) -> u32 {
+    let number = match plan.rung {
+        Rung::Fexit => RecordRung::FEXIT,
+        Rung::Kprobe => RecordRung::KPROBE,
+        Rung::Tracepoint => RecordRung::TRACEPOINT,
+    };
+    number.0.into()
 }
 
 /// System call numbers of the architecture that this program was built for, which is the kernel's.
 fn syscall_numbers() -> SyscallNumbers {
     let number = |number: libc::c_long| u32::try_from(number).unwrap_or(NO_SYSCALL);
+    // Of i386 (`syscall_32.tbl`) and of 32-bit ARM (`syscall.tbl`): part of the ABI of 32-bit programs.
+    let (getsockopt_32, socketcall_32) = match Architecture::NATIVE {
+        Architecture::X86_64 => (365, 102),
+        Architecture::Aarch64 => (295, NO_SYSCALL),
+    };
     SyscallNumbers {
         getsockopt: number(libc::SYS_getsockopt),
         setsockopt: number(libc::SYS_setsockopt),
         socket: number(libc::SYS_socket),
         accept: number(libc::SYS_accept),
         accept4: number(libc::SYS_accept4),
+        getsockopt_32,
+        socketcall_32,
     }
 }
 

@@ -37,6 +37,7 @@ impl Tracer {
         Ok(LossReport {
             sensors: sensors.collect::<anyhow::Result<_>>()?,
             counted: Vec::new(),
+            paths_under_way: counters::paths_under_way(&self.ebpf)?,
         })
     }
 

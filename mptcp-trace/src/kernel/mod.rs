@@ -18,6 +18,7 @@ mod verify;
 
 pub use attach::{AttachError, Tracer};
 pub use counters::map_of as counters_of;
+pub use listing::Walk;
 pub use load::{CountersAt, TracerConfig};
 pub use mark::Mark;
 pub use object::Object;

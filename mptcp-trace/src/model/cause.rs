@@ -1,10 +1,11 @@
-//! Why a connection fell back: the kernel's names of the causes, and explanations.
+//! Why a connection fell back: the kernel's names of the causes, and explanations. Those of paths
+//! are in `path_cause`.
 //!
 //! The names are those of the kernel's `MPTcpExt` counters (`/proc/net/netstat`, `nstat`), which
 //! are stable, while the numbers behind them change between releases (`enum
 //! linux_mptcp_mib_field`).
 
-use super::Stage;
+use super::{Stage, path_causes};
 
 /// The party that can act on a cause.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +33,38 @@ impl Culprit {
     }
 }
 
+/// What a cause is a cause of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CauseGroup {
+    /// A fallback to TCP.
+    Fallback,
+    /// What leads to a fallback, refuses one, or looks like one.
+    Around,
+    /// A first path that failed: there is no connection.
+    Connect,
+    /// A join of this end that failed.
+    Join,
+    /// A join of the peer that this end refused.
+    Refusal,
+    /// The end of a path.
+    End,
+}
+
+impl CauseGroup {
+    /// What its causes are causes of, in a few words.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Fallback => "a connection fell back to TCP",
+            Self::Around => "not a fallback itself",
+            Self::Connect => "a connection could not be opened",
+            Self::Join => "another path could not join the connection",
+            Self::Refusal => "this end did not let a path join the connection",
+            Self::End => "a path ended",
+        }
+    }
+}
+
 /// Next step: capture the SYNs. `tcp[...]` matches IPv4 only, so IPv6 has a term of its own: next
 /// header TCP, and the flags behind a header without extensions.
 const CAPTURE_SYNS: &str = "on both ends: tcpdump -ni any -v '(tcp[tcpflags] & tcp-syn != 0) or \
@@ -49,17 +82,21 @@ macro_rules! capture_port {
     };
 }
 
-/// A counter of the kernel, explained.
+/// A cause, explained: a counter of the kernel, or a word of ours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cause {
-    /// Name of the counter, without `MPTcpExt`.
+    /// Name of the counter, without `MPTcpExt`; of a path, in the same style if no kernel has a
+    /// counter for it.
     pub name: &'static str,
-    /// Its enumerator in `enum linux_mptcp_mib_field`.
+    /// Its enumerator in `enum linux_mptcp_mib_field`; empty if it counts no fallbacks, nor what is
+    /// around them.
     pub enumerator: &'static str,
     /// The stage at which a connection falls back because of it; `None` if that varies.
     pub stage: Option<Stage>,
     /// True if it counts fallbacks; others count what leads to a fallback, or refuses one.
     pub is_fallback: bool,
+    /// What it is a cause of.
+    pub group: CauseGroup,
     /// Which side counts it, and when.
     pub when: &'static str,
     /// What happened.
@@ -70,8 +107,38 @@ pub struct Cause {
     pub rfc_section: &'static str,
     /// Usual culprits, likeliest first.
     pub culprits: &'static [Culprit],
-    /// Commands to run next.
+    /// Commands to run next, without the probe: see [`Cause::next_steps`].
     pub next: &'static [&'static str],
+}
+
+/// Next step: ask the path.
+const PROBE: &str = "on the host that connects: mptcp-trace probe HOST:PORT (between which hops does \
+                     MPTCP get lost?)";
+
+impl Cause {
+    /// Whether `mptcp-trace probe` can find out more: a peer or a path is a culprit, and a handshake
+    /// or its data is at fault.
+    #[must_use]
+    pub fn is_probed(&self) -> bool {
+        let is_outside = self.culprits.iter().any(|it| match it {
+            Culprit::Peer | Culprit::Path => true,
+            Culprit::Host | Culprit::Application => false,
+        });
+        is_outside
+            && match self.group {
+                CauseGroup::Fallback
+                | CauseGroup::Around
+                | CauseGroup::Connect
+                | CauseGroup::Join => true,
+                CauseGroup::Refusal | CauseGroup::End => false,
+            }
+    }
+
+    /// Commands to run next, the probe included.
+    pub fn next_steps(&self) -> impl Iterator<Item = &'static str> {
+        let probe = self.is_probed().then_some(PROBE);
+        self.next.iter().copied().chain(probe)
+    }
 }
 
 /// The counters that count fallbacks, in the order in which the BPF side reads them.
@@ -91,9 +158,9 @@ pub fn find(name: &str) -> Option<&'static Cause> {
     all().find(|cause| cause.name.eq_ignore_ascii_case(bare))
 }
 
-/// All names that options accept: the counters, and `plain`.
+/// All names that options accept: the counters, `plain`, and the causes of paths.
 pub fn all() -> impl Iterator<Item = &'static Cause> {
-    CAUSES.iter().chain([&PLAIN])
+    CAUSES.iter().chain([&PLAIN]).chain(path_causes())
 }
 
 /// The explanation of a `plain` line: no kernel counter counts it.
@@ -102,6 +169,7 @@ const PLAIN: Cause = Cause {
     enumerator: "",
     stage: None,
     is_fallback: false,
+    group: CauseGroup::Around,
     when: "server, when the handshake ends",
     meaning: "A client without MPTCP connected to an MPTCP listener, and the accepted socket is a \
               TCP socket. This is normal, unless the client did request MPTCP: then a middlebox \
@@ -131,6 +199,7 @@ pub const CAUSES: &[Cause] = &[
         enumerator: "MPTCP_MIB_MPCAPABLEACTIVEFALLBACK",
         stage: Some(Stage::SynAck),
         is_fallback: true,
+        group: CauseGroup::Fallback,
         when: "client, when the SYN/ACK arrives",
         meaning: "This host requested MPTCP, but the SYN/ACK came without the option: the server \
                   has no MPTCP, its program listens on a TCP socket, or a middlebox stripped the \
@@ -148,6 +217,7 @@ pub const CAUSES: &[Cause] = &[
         enumerator: "MPTCP_MIB_MPCAPABLEPASSIVEFALLBACK",
         stage: Some(Stage::ThirdAck),
         is_fallback: true,
+        group: CauseGroup::Fallback,
         when: "server, when the third packet of the handshake arrives",
         meaning: "The client requested MPTCP, but the packet that completes the handshake came \
                   without the option. An MPTCP client always sends it: a middlebox strips it from \
@@ -163,6 +233,7 @@ pub const CAUSES: &[Cause] = &[
         enumerator: "MPTCP_MIB_MPCAPABLEACTIVEDROP",
         stage: Some(Stage::Syn),
         is_fallback: true,
+        group: CauseGroup::Fallback,
         when: "client, when a SYN is retransmitted",
         meaning: "SYNs with MPTCP are not answered, so the next one is sent without it. Either the \
                   server is down or unreachable, or a middlebox drops SYNs with unknown options. \
@@ -182,6 +253,7 @@ pub const CAUSES: &[Cause] = &[
         enumerator: "MPTCP_MIB_BLACKHOLE",
         stage: None,
         is_fallback: false,
+        group: CauseGroup::Around,
         when: "client, when the plain SYN is answered after those for MPTCP were not",
         meaning: "MPTCP is now switched off for new connections of this network namespace, for \
                   net.mptcp.blackhole_timeout seconds, doubled each time it happens again. One bad \
@@ -197,6 +269,7 @@ pub const CAUSES: &[Cause] = &[
         enumerator: "MPTCP_MIB_MPCAPABLEACTIVEDISABLED",
         stage: Some(Stage::Syn),
         is_fallback: true,
+        group: CauseGroup::Fallback,
         when: "client, in connect()",
         meaning: "The kernel did not request MPTCP: an earlier connection of this network \
                   namespace, to any destination, was considered blackholed, and the resulting \
@@ -214,6 +287,7 @@ pub const CAUSES: &[Cause] = &[
         enumerator: "MPTCP_MIB_TOKENFALLBACKINIT",
         stage: Some(Stage::Syn),
         is_fallback: true,
+        group: CauseGroup::Fallback,
         when: "client, in connect(); server, when the SYN arrives",
         meaning: "No unique token could be created for the connection after several attempts.",
         function: "mptcp_connect (mptcp_token_new_connect), subflow_check_req",
@@ -226,6 +300,7 @@ pub const CAUSES: &[Cause] = &[
         enumerator: "MPTCP_MIB_MD5SIGFALLBACK",
         stage: Some(Stage::Syn),
         is_fallback: true,
+        group: CauseGroup::Fallback,
         when: "client, in connect()",
         meaning: "The socket signs its segments (TCP_MD5SIG), which leaves no room for MPTCP \
                   options.",
@@ -239,6 +314,7 @@ pub const CAUSES: &[Cause] = &[
         enumerator: "MPTCP_MIB_SIMULTCONNFALLBACK",
         stage: Some(Stage::SynAck),
         is_fallback: true,
+        group: CauseGroup::Fallback,
         when: "client, when a SYN arrives while it waits for the SYN/ACK",
         meaning: "Both ends connected to each other at once, or the socket connected to itself (a client whose \
                   port the kernel chose happens to be the one it connects to). MPTCP has no simultaneous open.",
@@ -254,6 +330,7 @@ pub const CAUSES: &[Cause] = &[
         enumerator: "MPTCP_MIB_MPCAPABLEDATAFALLBACK",
         stage: Some(Stage::Data),
         is_fallback: true,
+        group: CauseGroup::Fallback,
         when: "either side, at the first packet after the handshake",
         meaning: "The handshake completed with MPTCP, but the first packet after it came without: \
                   a middlebox passes the option on SYNs only, or strips it from packets with data.",
@@ -267,6 +344,7 @@ pub const CAUSES: &[Cause] = &[
         enumerator: "MPTCP_MIB_DSSFALLBACK",
         stage: Some(Stage::Data),
         is_fallback: true,
+        group: CauseGroup::Fallback,
         when: "either side, when data arrives",
         meaning: "Data arrived that cannot be placed: without a mapping, with one that does not \
                   match, with a bad checksum before any good one, or with the mapping that \
@@ -285,6 +363,7 @@ pub const CAUSES: &[Cause] = &[
         enumerator: "MPTCP_MIB_DSSCORRUPTIONFALLBACK",
         stage: Some(Stage::Data),
         is_fallback: true,
+        group: CauseGroup::Fallback,
         when: "either side, when data is handed to the connection",
         meaning: "The mapping of accepted data does not cover it: a middlebox joined, split or \
                   rewrote segments without regard to MPTCP.",
@@ -300,6 +379,7 @@ pub const CAUSES: &[Cause] = &[
         enumerator: "MPTCP_MIB_INFINITEMAPTX",
         stage: Some(Stage::Data),
         is_fallback: true,
+        group: CauseGroup::Fallback,
         when: "sender, with its next data",
         meaning: "The peer reported that our data arrived with a wrong checksum (MP_FAIL). There \
                   is only one subflow, so the connection continues as TCP from the next byte, and \
@@ -315,6 +395,7 @@ pub const CAUSES: &[Cause] = &[
         enumerator: "MPTCP_MIB_FALLBACKFAILED",
         stage: None,
         is_fallback: false,
+        group: CauseGroup::Around,
         when: "either side",
         meaning: "The connection should have fallen back but could not: there are or were other \
                   subflows, or data was retransmitted at the MPTCP level. The subflow was reset \
@@ -344,6 +425,26 @@ mod tests {
     }
 
     #[test]
+    fn the_probe_is_advised_where_the_peer_or_the_path_may_be_at_fault_and_nowhere_else() {
+        for (name, is_probed) in [
+            ("MPCapableFallbackSYNACK", true),
+            ("DssFallback", true),
+            ("Blackhole", true),
+            ("MPCapableSYNTXDisabled", true),
+            ("MPFallbackTokenInit", false),
+            ("MD5SigFallback", false),
+        ] {
+            let cause = find(name).unwrap();
+            assert_eq!(cause.is_probed(), is_probed, "{name}");
+            let advised = cause
+                .next_steps()
+                .filter(|it| it.contains("probe HOST:PORT"));
+            assert_eq!(advised.count(), usize::from(is_probed), "{name}");
+        }
+        assert!(all().filter(|it| it.is_probed()).count() > 10);
+    }
+
+    #[test]
     fn a_cause_is_found_as_the_counters_print_it() {
         for name in [
             "DssFallback",
@@ -370,6 +471,7 @@ mod tests {
                 enumerator,
                 stage,
                 is_fallback,
+                group,
                 when,
                 meaning,
                 function,
@@ -378,6 +480,7 @@ mod tests {
                 next,
             } = cause;
             assert!(stage.is_some() || !is_fallback, "{name}");
+            assert_eq!(*group == CauseGroup::Fallback, *is_fallback, "{name}");
             for text in [name, enumerator, when, meaning, function, rfc_section] {
                 assert!(!text.is_empty(), "{name}");
             }

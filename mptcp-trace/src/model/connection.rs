@@ -4,10 +4,11 @@ use std::{
     borrow::Cow,
     fmt,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use super::{Process, Rung, Socket, SocketId};
+use super::{Marks, Packet, PeerHistory, Process, Rung, Socket, SocketId};
 
 /// Identity of a connection, never reused: the address of its socket, when that was first observed,
 /// and the number of the socket's earlier connections.
@@ -58,6 +59,8 @@ pub enum Via {
     Listener,
     /// It had the socket open when tracing began.
     Existing,
+    /// The kernel created the socket for itself: the process has no number but 0.
+    Kernel,
 }
 
 impl Via {
@@ -73,6 +76,7 @@ impl Via {
             Self::Query => "query",
             Self::Listener => "listener",
             Self::Existing => "existing",
+            Self::Kernel => "kernel",
         }
     }
 }
@@ -284,6 +288,8 @@ pub struct Connection {
     pub current: Current,
     /// For how long MPTCP is disabled ([`ConnectionKind::Blackhole`]).
     pub off_for: Option<Duration>,
+    /// What the other end knows too of the path that it happened to, else of the first one.
+    pub marks: Marks,
     /// The attach method that observed it.
     pub rung: Rung,
 }
@@ -299,6 +305,10 @@ pub struct ConnectionEvent {
     pub place: Place,
     /// What disabled MPTCP, if that is the cause and was observed.
     pub switched_off: Option<SwitchedOff>,
+    /// The packet that decided, if one did and was observed.
+    pub packet: Option<Box<Packet>>,
+    /// How often the peer spoke MPTCP so far in this run, if it answered this connection without.
+    pub history: Option<Box<PeerHistory>>,
 }
 
 /// The event that disabled MPTCP in a network namespace ([`ConnectionKind::Blackhole`]), and its
@@ -326,4 +336,20 @@ pub struct Place {
     pub container: Option<String>,
     /// The systemd unit, if the path contains one.
     pub unit: Option<String>,
+    /// The pod, if the path contains its UID, or the names of log files its container.
+    pub pod: Option<Arc<Pod>>,
+}
+
+/// A Kubernetes pod and the container in it; what is unknown is `None`. All are words that
+/// Kubernetes accepts as such.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Pod {
+    /// Its UID.
+    pub uid: Option<String>,
+    /// The namespace (of Kubernetes) that it is in.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: Option<String>,
+    /// Name of the container.
+    pub container: Option<String>,
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{ConnectionEvent, ConnectionId, Owner, Place, QueryEvent, RefusalEvent, Socket};
+use super::{
+    ConnectionEvent, ConnectionId, Owner, PathEvent, Place, QueryEvent, RefusalEvent, Socket,
+};
 
 /// Something that happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,6 +21,8 @@ pub enum Event {
     Change(Box<ChangeEvent>),
     /// The kernel refused something to an application because it uses MPTCP.
     Refusal(Box<RefusalEvent>),
+    /// An event of a path.
+    Path(Box<PathEvent>),
 }
 
 impl Event {
@@ -30,6 +34,7 @@ impl Event {
             Self::Connection(event) => event.connection.at,
             Self::Change(event) => event.change.at,
             Self::Refusal(event) => event.refusal.at,
+            Self::Path(event) => event.path.at,
         }
     }
 }
@@ -63,6 +68,10 @@ pub struct Change {
     pub query_untraced: bool,
     /// It is connecting, or connecting failed: the connection is not established.
     pub connecting: bool,
+    /// Whether it has fallen back, if known.
+    pub fell_back: Option<bool>,
+    /// Paths that this host is opening.
+    pub pending_paths: u8,
 }
 
 /// A change with the place of the owner.

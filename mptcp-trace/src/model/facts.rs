@@ -1,6 +1,11 @@
 //! What is known before the first record, and never changes after that.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use super::{SensorId, name_of_enumerator};
 
@@ -73,6 +78,18 @@ impl Facts {
         self.sensor(sensor).is_some()
     }
 
+    /// Why nothing is compared with the kernel's counters, of a dump.
+    pub const UNCOUNTED: &str = "this is a dump of a recording: the kernel's counters when it begins \
+                                 are not in it";
+
+    /// The time that a dump covers; `None` if this is none.
+    #[must_use]
+    pub fn dumped(&self) -> Option<(SystemTime, Option<SystemTime>)> {
+        let wall = |at| UNIX_EPOCH + self.boot_epoch + at;
+        let Dump { from, to } = self.dump?;
+        Some((wall(from), to.map(wall)))
+    }
+
     /// True if this kernel counts that cause.
     #[must_use]
     pub fn counts(&self, cause: &str) -> bool {
@@ -107,6 +124,18 @@ pub struct Facts {
     pub counters_at_start: BTreeMap<u64, BTreeMap<String, u64>>,
     /// The sensors that ran.
     pub sensors: Vec<SensorState>,
+    /// The capture is a part of a recording.
+    pub dump: Option<Dump>,
+}
+
+/// The time that a dump covers, on `CLOCK_BOOTTIME`. Its first records may be older: they are of
+/// connections that were open when it begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dump {
+    /// Its begin.
+    pub from: Duration,
+    /// Its end; `None` for a segment, whose end was unknown when it was begun.
+    pub to: Option<Duration>,
 }
 
 #[cfg(test)]
@@ -123,6 +152,7 @@ impl Facts {
             counters_listed_at: None,
             counters_at_start: BTreeMap::new(),
             sensors: Vec::new(),
+            dump: None,
         }
     }
 }

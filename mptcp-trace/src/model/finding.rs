@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use super::{
-    ConnectionEvent, ConnectionKind, QueryEvent, RefusalEvent, Refused, SensorId, Verdict,
-    VerdictEvent,
+    ClosedEvent, ConnectionEvent, ConnectionKind, Outcome, Packet, PathEvent, PathKind, QueryEvent,
+    RefusalEvent, Refused, SensorId, Verdict, VerdictEvent,
 };
 
 /// What reaches the reader.
@@ -22,6 +22,10 @@ pub enum Finding {
     Verdict(Box<VerdictEvent>),
     /// The kernel refused something to an application because it uses MPTCP.
     Refusal(Box<RefusalEvent>),
+    /// An event of a path.
+    Path(Box<PathEvent>),
+    /// A connection ended.
+    Closed(Box<ClosedEvent>),
 }
 
 /// Severity of a finding.
@@ -37,7 +41,7 @@ pub enum Severity {
 
 impl Finding {
     /// Every kind.
-    pub const KINDS: [&'static str; 9] = [
+    pub const KINDS: [&'static str; 23] = [
         "query",
         "fallback",
         "refused",
@@ -47,7 +51,31 @@ impl Finding {
         "verdict",
         "option_refused",
         "socket_refused",
+        PathKind::Up.name(),
+        PathKind::Open.name(),
+        PathKind::Failed.name(),
+        PathKind::ConnectFailed.name(),
+        PathKind::Down.name(),
+        PathKind::Stale.name(),
+        PathKind::Recovered.name(),
+        PathKind::Priority.name(),
+        PathKind::AddressAnnounced.name(),
+        PathKind::AddressEchoed.name(),
+        PathKind::AddressDropped.name(),
+        PathKind::AddressOverLimit.name(),
+        PathKind::AddressRemoved.name(),
+        "closed",
     ];
+
+    /// The packet that decided, if one did and was observed.
+    #[must_use]
+    pub fn packet(&self) -> Option<&Packet> {
+        match self {
+            Self::Connection(event) => event.packet.as_deref(),
+            Self::Path(event) => event.packet.as_deref(),
+            Self::Query(_) | Self::Verdict(_) | Self::Refusal(_) | Self::Closed(_) => None,
+        }
+    }
 
     /// The kind: the `type` of its JSON line, one of [`Self::KINDS`].
     #[must_use]
@@ -60,6 +88,8 @@ impl Finding {
                 Refused::Option { .. } => "option_refused",
                 Refused::Socket { .. } => "socket_refused",
             },
+            Self::Path(event) => event.path.kind.name(),
+            Self::Closed(_) => "closed",
         }
     }
 
@@ -69,7 +99,8 @@ impl Finding {
         match self {
             Self::Query(_) | Self::Refusal(_) => Some(SensorId::Query),
             Self::Connection(_) => Some(SensorId::Fallback),
-            Self::Verdict(_) => None,
+            Self::Path(_) => Some(SensorId::Subflow),
+            Self::Verdict(_) | Self::Closed(_) => None,
         }
     }
 
@@ -81,6 +112,8 @@ impl Finding {
             Self::Connection(event) => event.connection.at,
             Self::Verdict(event) => event.at,
             Self::Refusal(event) => event.refusal.at,
+            Self::Path(event) => event.path.at,
+            Self::Closed(event) => event.closed.at,
         }
     }
 
@@ -92,6 +125,8 @@ impl Finding {
             Self::Connection(event) => event.time,
             Self::Verdict(event) => event.time,
             Self::Refusal(event) => event.time,
+            Self::Path(event) => event.time,
+            Self::Closed(event) => event.time,
         }
     }
 
@@ -101,7 +136,35 @@ impl Finding {
         match self {
             Self::Query(event) => event.judgement.as_ref().map(|it| it.verdict),
             Self::Verdict(event) => Some(event.judgement.verdict),
-            Self::Connection(_) | Self::Refusal(_) => None,
+            Self::Connection(_) | Self::Refusal(_) | Self::Path(_) | Self::Closed(_) => None,
+        }
+    }
+
+    /// True if it only confirms that a path works as it should, or was closed on purpose: lines
+    /// show it on request.
+    #[must_use]
+    pub fn is_routine(&self) -> bool {
+        match self {
+            Self::Path(event) => match event.path.kind {
+                PathKind::Up
+                | PathKind::Open
+                | PathKind::Priority
+                | PathKind::AddressAnnounced
+                | PathKind::AddressEchoed
+                | PathKind::AddressRemoved => true,
+                PathKind::Down => !event.path.is_failure(),
+                PathKind::Failed
+                | PathKind::ConnectFailed
+                | PathKind::Stale
+                | PathKind::Recovered
+                | PathKind::AddressDropped
+                | PathKind::AddressOverLimit => false,
+            },
+            Self::Query(_)
+            | Self::Connection(_)
+            | Self::Verdict(_)
+            | Self::Refusal(_)
+            | Self::Closed(_) => false,
         }
     }
 
@@ -122,6 +185,26 @@ impl Finding {
                 ConnectionKind::Plain | ConnectionKind::Existing => Severity::Info,
             },
             Self::Refusal(_) => Severity::Warning,
+            Self::Path(event) => match event.path.kind {
+                PathKind::Failed
+                | PathKind::ConnectFailed
+                | PathKind::Stale
+                | PathKind::AddressDropped => Severity::Warning,
+                PathKind::Down if event.path.is_failure() => Severity::Warning,
+                PathKind::Down
+                | PathKind::Up
+                | PathKind::Open
+                | PathKind::Recovered
+                | PathKind::Priority
+                | PathKind::AddressAnnounced
+                | PathKind::AddressEchoed
+                | PathKind::AddressOverLimit
+                | PathKind::AddressRemoved => Severity::Info,
+            },
+            Self::Closed(event) => match event.closed.outcome {
+                Outcome::FellBack { .. } => Severity::Warning,
+                Outcome::Mptcp | Outcome::Unknown => Severity::Info,
+            },
         }
     }
 }

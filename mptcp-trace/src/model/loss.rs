@@ -55,11 +55,13 @@ pub struct Loss {
     pub over_share: u64,
     /// Self-tests of other instances; not part of `seen`, and never a finding.
     pub self_tests: u64,
+    /// Packets that decided, and whose headers had no room in the ring; not part of `seen`.
+    pub packets_lost: u64,
 }
 
 impl Loss {
     /// Number of counters.
-    pub const COUNTERS: usize = 12;
+    pub const COUNTERS: usize = 13;
 
     /// Every counter with its name, in the order of output.
     #[must_use]
@@ -79,6 +81,7 @@ impl Loss {
             unfollowed,
             over_share,
             self_tests,
+            packets_lost,
         } = self;
         [
             ("seen", *seen),
@@ -93,6 +96,7 @@ impl Loss {
             ("unfollowed", *unfollowed),
             ("over_share", *over_share),
             ("self_tests", *self_tests),
+            ("packets_lost", *packets_lost),
         ]
     }
 
@@ -119,6 +123,7 @@ impl Loss {
             unfollowed: value("unfollowed"),
             over_share: value("over_share"),
             self_tests: value("self_tests"),
+            packets_lost: value("packets_lost"),
         }
     }
 
@@ -179,8 +184,19 @@ pub struct Counted {
     pub counters: BTreeMap<String, u64>,
     /// Growth until the probes were detached: events in between may or may not have been observed.
     pub counters_after: BTreeMap<String, u64>,
+    /// Growth of the counters of paths; `None` in a capture without them.
+    pub paths: Option<Growth>,
     /// Why these numbers may not match the time of the trace.
     pub doubt: Option<String>,
+}
+
+/// By how much counters grew.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Growth {
+    /// Until the probes began to be detached.
+    pub before: BTreeMap<String, u64>,
+    /// Until they were detached.
+    pub after: BTreeMap<String, u64>,
 }
 
 /// The kernel's counters of one network namespace since its creation, at one moment
@@ -202,22 +218,30 @@ pub struct NetnsCounters {
 pub struct Reconciliation {
     /// Inode number of the network namespace; 0 for the merged account of ended ones.
     pub netns: u32,
-    /// Fallbacks by cause, counted by the kernel; only causes that it counts.
+    /// Fallbacks by cause, or events of paths by counter, as counted by the kernel; only what it
+    /// counts.
     pub counted: BTreeMap<String, u64>,
-    /// Fallbacks by cause, traced.
+    /// The same as traced.
     pub traced: BTreeMap<String, u64>,
     /// The difference, and possible reasons for it.
     pub why: Option<String>,
+    /// The reasons in `why` account for the whole difference.
+    pub explained: bool,
     /// The kernel's counters could not be read: there is nothing to compare.
     pub unread: bool,
 }
 
 impl Reconciliation {
-    /// True if the counts are equal, or their difference cannot be distinguished from other events
-    /// (TCP children of MPTCP listeners, with the attach method tracepoint).
+    /// True if the counts are equal, or their difference is explained.
     #[must_use]
     pub fn agrees(&self) -> bool {
-        self.why.is_none()
+        self.why.is_none() || self.explained
+    }
+
+    /// True if the counters were read, and contradict what was traced.
+    #[must_use]
+    pub fn differs(&self) -> bool {
+        !self.agrees() && !self.unread
     }
 
     /// How many fallbacks the kernel counted beyond the traced ones; 0 if the account agrees or is
@@ -245,6 +269,15 @@ impl Reconciliation {
     }
 }
 
+/// The kernel's counts compared with the traced events, by network namespace.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Reconciliations {
+    /// Fallbacks.
+    pub fallbacks: Vec<Reconciliation>,
+    /// Events of paths.
+    pub paths: Vec<Reconciliation>,
+}
+
 /// The counters of all sensors.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LossReport {
@@ -252,6 +285,9 @@ pub struct LossReport {
     pub sensors: Vec<Loss>,
     /// The kernel's counts, one entry per network namespace.
     pub counted: Vec<Counted>,
+    /// Paths with something that no record has reported yet: they are being opened, were not
+    /// reported when they came up, or were removed and have not ended.
+    pub paths_under_way: u64,
 }
 
 impl LossReport {

@@ -1,6 +1,7 @@
 //! An application's query about its socket, and the kernel's answer.
 
 use std::{
+    borrow::Cow,
     fmt,
     net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime},
@@ -9,7 +10,7 @@ use std::{
 use super::{ConnectionId, Judgement, Rung};
 
 /// Identity of a live socket: its kernel address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SocketId(pub u64);
 
 impl fmt::Display for SocketId {
@@ -107,13 +108,31 @@ impl Errno {
     pub const EAFNOSUPPORT: Self = Self(97);
     /// `ENOBUFS`.
     pub const ENOBUFS: Self = Self(105);
+    /// Something does not fit.
+    pub const EINVAL: Self = Self(22);
+    /// The address is in use.
+    pub const EADDRINUSE: Self = Self(98);
+    /// The host does not have the address.
+    pub const EADDRNOTAVAIL: Self = Self(99);
+    /// There is no connection.
+    pub const ENOTCONN: Self = Self(107);
+    /// A packet does not fit its connection.
+    pub const EBADMSG: Self = Self(74);
+    /// The network is unreachable.
+    pub const ENETUNREACH: Self = Self(101);
+    /// The connection was aborted at this end.
+    pub const ECONNABORTED: Self = Self(103);
+    /// No answer came.
+    pub const ETIMEDOUT: Self = Self(110);
+    /// The host is unreachable.
+    pub const EHOSTUNREACH: Self = Self(113);
 }
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The errors of getsockopt, setsockopt and socket (from their manual pages, and from
-        // security modules).
-        const NAMES: [(i32, &str); 21] = [
+        // security modules), and those with which TCP connections end.
+        const NAMES: [(i32, &str); 33] = [
             (1, "EPERM"),
             (4, "EINTR"),
             (5, "EIO"),
@@ -126,14 +145,26 @@ impl fmt::Display for Errno {
             (23, "ENFILE"),
             (24, "EMFILE"),
             (38, "ENOSYS"),
+            (32, "EPIPE"),
+            (71, "EPROTO"),
+            (74, "EBADMSG"),
             (88, "ENOTSOCK"),
             (92, "ENOPROTOOPT"),
             (93, "EPROTONOSUPPORT"),
             (94, "ESOCKTNOSUPPORT"),
             (95, "EOPNOTSUPP"),
             (97, "EAFNOSUPPORT"),
+            (98, "EADDRINUSE"),
+            (99, "EADDRNOTAVAIL"),
+            (100, "ENETDOWN"),
+            (101, "ENETUNREACH"),
+            (103, "ECONNABORTED"),
+            (104, "ECONNRESET"),
             (105, "ENOBUFS"),
             (107, "ENOTCONN"),
+            (110, "ETIMEDOUT"),
+            (111, "ECONNREFUSED"),
+            (113, "EHOSTUNREACH"),
             (512, "ERESTARTSYS"),
         ];
         match NAMES.iter().find(|(number, _)| *number == self.0) {
@@ -262,7 +293,19 @@ impl Process {
         self.pid
             .map_or_else(|| "?".to_owned(), |pid| pid.to_string())
     }
+
+    /// Its name for output, to be escaped: of a kernel thread with `kernel:` before it.
+    #[must_use]
+    pub fn title(&self) -> Cow<'_, str> {
+        match self.pid {
+            Some(0) if self.comm != KERNEL => format!("{KERNEL}:{}", self.comm).into(),
+            Some(_) | None => self.comm.as_str().into(),
+        }
+    }
 }
+
+/// Name of the owner of a kernel socket that no kernel thread was seen to use.
+const KERNEL: &str = "kernel";
 
 /// The queried socket.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -64,8 +64,11 @@ impl Refusal {
             Refused::Option { is_set: false, .. } => {
                 "MPTCP sockets of this kernel do not support this option, TCP sockets may"
             }
-            Refused::Socket { .. } => match self.errno {
+            Refused::Socket { family, .. } => match self.errno {
                 Errno::ENOPROTOOPT => "net.mptcp.enabled is 0 in this network namespace",
+                Errno::EPROTONOSUPPORT if *family == Family::Ipv6 => {
+                    "this kernel has no MPTCP for IPv6 (CONFIG_MPTCP_IPV6)"
+                }
                 Errno::EPROTONOSUPPORT => "this kernel has no MPTCP",
                 Errno::EPERM | Errno::EACCES => "a security module forbids it",
                 Errno::EAFNOSUPPORT => "this kernel does not have this address family",

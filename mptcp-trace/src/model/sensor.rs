@@ -10,6 +10,8 @@ struct Row {
     events: &'static str,
     /// What its counter `unfollowed` counts.
     unfollowed: &'static str,
+    /// The limit behind its counter `capped`.
+    cap: &'static str,
     /// The consequence if it is off.
     without_it: &'static str,
 }
@@ -81,6 +83,7 @@ sensors! {
         event: "query",
         events: "queries",
         unfollowed: "children not followed",
+        cap: "--cap",
         without_it: "nothing is traced",
     }
     /// Observes fallbacks, and births, owners and ends of connections.
@@ -89,7 +92,17 @@ sensors! {
         event: "fallback",
         events: "fallbacks",
         unfollowed: "sockets not tracked",
+        cap: "no limit",
         without_it: "only queries are traced",
+    }
+    /// Observes the paths of connections: how they come up, fail and end.
+    Subflow as subflow {
+        name: "subflow",
+        event: "path event",
+        events: "path events",
+        unfollowed: "paths not tracked",
+        cap: "100 a second per connection or listener",
+        without_it: "paths and the ends of connections are not traced",
     }
 }
 
@@ -113,6 +126,12 @@ impl SensorId {
     #[must_use]
     pub fn unfollowed(self) -> &'static str {
         self.row().unfollowed
+    }
+
+    /// The limit behind its counter `capped`.
+    #[must_use]
+    pub fn cap(self) -> &'static str {
+        self.row().cap
     }
 
     /// The consequence if it is off.

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Connection, ConnectionEvent, ConnectionId, ConnectionKind, Finding, Judgement, Process,
-    Refused, Socket, TcpState, Verdict,
+    ClosedEvent, Connection, ConnectionEvent, ConnectionId, ConnectionKind, Finding, Judgement,
+    Outcome, Path, PathEvent, Process, Refused, Socket, TcpState, Verdict,
 };
 
 /// The common fields of all findings.
@@ -36,8 +36,14 @@ pub struct Subject<'a> {
     pub is_query: bool,
     /// The kernel refused something to an application because it uses MPTCP.
     pub is_refusal: bool,
+    /// Code of the reason in an RST, received or sent, if there was one.
+    pub reset: Option<u8>,
     /// The finding is the closing verdict on a connection.
     pub is_closing: bool,
+    /// The finding reports that a connection ended, and what it was.
+    pub is_end: bool,
+    /// The event of a path, if the finding is one.
+    pub path: Option<&'a Path>,
 }
 
 impl<'a> Subject<'a> {
@@ -61,10 +67,15 @@ impl<'a> Subject<'a> {
                     falls_at: None,
                     is_query: true,
                     is_refusal: false,
+                    reset: None,
                     is_closing: false,
+                    is_end: false,
+                    path: None,
                 }
             }
             Finding::Connection(event) => Self::of_connection(event),
+            Finding::Path(event) => Self::of_path(event),
+            Finding::Closed(event) => Self::of_closed(event),
             Finding::Verdict(event) => Self {
                 process: event.owner.as_ref().map(|owner| &owner.process),
                 cgroup: event.place.cgroup.as_deref(),
@@ -77,7 +88,10 @@ impl<'a> Subject<'a> {
                 falls_at: None,
                 is_query: false,
                 is_refusal: false,
+                reset: None,
                 is_closing: true,
+                is_end: false,
+                path: None,
             },
             Finding::Refusal(event) => {
                 let (socket, netns) = match &event.refusal.what {
@@ -96,7 +110,10 @@ impl<'a> Subject<'a> {
                     falls_at: None,
                     is_query: false,
                     is_refusal: true,
+                    reset: None,
                     is_closing: false,
+                    is_end: false,
+                    path: None,
                 }
             }
         }
@@ -136,7 +153,56 @@ impl<'a> Subject<'a> {
             falls_at: is_fallback.then_some(*at),
             is_query: false,
             is_refusal: false,
+            reset: None,
             is_closing: false,
+            is_end: false,
+            path: None,
+        }
+    }
+
+    fn of_path(event: &'a PathEvent) -> Self {
+        let path = &event.path;
+        Self {
+            process: path.owner.as_ref().map(|owner| &owner.process),
+            cgroup: event.place.cgroup.as_deref(),
+            socket: Some(&path.socket),
+            netns: path.socket.netns,
+            id: path.connection,
+            cause: path.cause.as_deref(),
+            verdict: None,
+            has_fallen: false,
+            falls_at: None,
+            is_query: false,
+            is_refusal: false,
+            reset: path.reset.map(|it| it.code),
+            is_closing: false,
+            is_end: false,
+            path: Some(path),
+        }
+    }
+
+    fn of_closed(event: &'a ClosedEvent) -> Self {
+        let closed = &event.closed;
+        let (has_fallen, cause) = match &closed.outcome {
+            Outcome::FellBack { at: _, cause } => (true, cause.as_deref()),
+            Outcome::Mptcp | Outcome::Unknown => (false, None),
+        };
+        Self {
+            process: closed.owner.as_ref().map(|owner| &owner.process),
+            cgroup: event.place.cgroup.as_deref(),
+            socket: Some(&closed.socket),
+            netns: closed.socket.netns,
+            id: Some(closed.id),
+            cause,
+            verdict: None,
+            has_fallen,
+            falls_at: None,
+            is_query: false,
+            is_refusal: false,
+            reset: None,
+            is_closing: false,
+            is_end: true,
+            path: None,
         }
     }
 

@@ -36,9 +36,46 @@ pub fn short(duration: Duration) -> String {
     format!("{number} {unit}")
 }
 
+/// An amount of bytes with three digits: `80 B`, `8.00 kB`, `1.04 MB`.
+#[must_use]
+pub fn amount(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [
+        (1_000_000_000_000, "TB"),
+        (1_000_000_000, "GB"),
+        (1_000_000, "MB"),
+        (1_000, "kB"),
+    ];
+    let Some((unit, name)) = UNITS.into_iter().find(|(unit, _)| bytes >= *unit) else {
+        return format!("{bytes} B");
+    };
+    let (whole, hundredths) = (bytes / unit, bytes % unit / (unit / 100));
+    match whole {
+        0..10 => format!("{whole}.{hundredths:02} {name}"),
+        10..100 => format!("{whole}.{} {name}", hundredths / 10),
+        _ => format!("{whole} {name}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_amount_has_three_digits_and_a_unit() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.00 kB"),
+            (8_009, "8.00 kB"),
+            (12_345, "12.3 kB"),
+            (999_999, "999 kB"),
+            (1_048_576, "1.04 MB"),
+            (5_000_000_000, "5.00 GB"),
+            (u64::MAX, "18446744 TB"),
+        ] {
+            assert_eq!(amount(bytes), text);
+        }
+    }
 
     #[test]
     fn a_duration_has_three_digits_and_a_unit() {

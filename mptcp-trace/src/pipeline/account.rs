@@ -8,13 +8,13 @@ use super::{
     view::{Detail, Outcome, View},
 };
 use crate::{
-    correlate::{FallbackLedger, reconcile},
+    correlate::{FallbackLedger, reconcile, reconcile_paths},
     filter::FindingFilter,
-    model::{Loss, LossReport, Reconciliation, SensorId},
+    model::{Facts, Loss, LossReport, Reconciliation, Reconciliations, SensorId},
     observe::State,
     sink::{
-        Format, agreement, brief, closing_verdict, coalesced, evicted, failing, folded, not_shown,
-        reconciled, summary, unwritten,
+        ConnectionCounts, Format, agreement, brief, closing_verdict, coalesced, connections,
+        evicted, failing, folded, not_shown, reconciled, summary, unwritten,
     },
 };
 
@@ -23,6 +23,12 @@ impl<W: Write> Stages<W> {
     #[must_use]
     pub fn fallback_ledger(&self) -> &FallbackLedger {
         self.correlator.fallback_ledger()
+    }
+
+    /// True if something that the kernel counts was traced at this time or later.
+    pub(super) fn has_counted_since(&self, at: Duration) -> bool {
+        let paths = self.correlator.path_counts();
+        self.fallback_ledger().last_at() >= Some(at) || paths.last_at() >= Some(at)
     }
 
     /// The current state: losses, and the reconciliation with the kernel's counters, whose reading
@@ -40,15 +46,19 @@ impl<W: Write> Stages<W> {
             undecodable: self.outcome.undecodable,
             evicted: self.correlator.evicted(),
             remembered: self.correlator.remembered(),
+            peers: self.view.peers.counts(),
         };
         self.correlator.forget_gone(&losses.counted, read_at);
         state
     }
 
-    /// Compares traced fallbacks so far with the kernel's counters.
+    /// Compares what was traced so far with the kernel's counters.
     #[must_use]
-    pub fn reconcile(&self, losses: &LossReport) -> Vec<Reconciliation> {
-        reconcile(self.fallback_ledger(), losses, &self.facts)
+    pub fn reconcile(&self, losses: &LossReport) -> Reconciliations {
+        Reconciliations {
+            fallbacks: reconcile(self.fallback_ledger(), losses, &self.facts),
+            paths: reconcile_paths(self.correlator.path_counts(), losses, &self.facts),
+        }
     }
 
     /// The losses for output: events that userspace left out count as filtered, and records that
@@ -61,14 +71,17 @@ impl<W: Write> Stages<W> {
     fn with_filtered_of(&self, losses: &LossReport, acceptances: u64) -> LossReport {
         let mut losses = losses.clone();
         for loss in &mut losses.sensors {
-            if loss.sensor == SensorId::Fallback {
-                let acceptances = acceptances.min(loss.emitted);
-                loss.seen = loss.seen.saturating_sub(acceptances);
-                loss.emitted -= acceptances;
-                let filtered = self.correlator.filtered().min(loss.emitted);
-                loss.emitted -= filtered;
-                loss.filtered = loss.filtered.saturating_add(filtered);
-            }
+            let (acceptances, filtered) = match loss.sensor {
+                SensorId::Query => continue,
+                SensorId::Fallback => (acceptances, self.correlator.filtered()),
+                SensorId::Subflow => (0, self.correlator.paths_filtered()),
+            };
+            let acceptances = acceptances.min(loss.emitted);
+            loss.seen = loss.seen.saturating_sub(acceptances);
+            loss.emitted -= acceptances;
+            let filtered = filtered.min(loss.emitted);
+            loss.emitted -= filtered;
+            loss.filtered = loss.filtered.saturating_add(filtered);
         }
         losses
     }
@@ -80,30 +93,34 @@ impl<W: Write> Stages<W> {
     pub fn account(
         &self,
         losses: &LossReport,
-        reconciliation: &[Reconciliation],
+        reconciliation: &Reconciliations,
         detail: Detail,
     ) -> String {
         let is_well = self.is_well(losses, reconciliation);
-        let is_unread = reconciliation.iter().any(|it| it.unread);
+        let Reconciliations { fallbacks, paths } = reconciliation;
+        let is_unread = fallbacks.iter().chain(paths).any(|it| it.unread);
         match (detail, is_well) {
             (Detail::Full, _) | (Detail::Brief | Detail::Trouble, false) => {
                 self.full_account(losses, reconciliation)
             }
             (Detail::Trouble, true) if !is_unread => self.failing(),
             (Detail::Brief | Detail::Trouble, true) => {
-                self.brief_account(reconciliation) + &self.failing()
+                let about = self.of_connections() + &self.view.peers.account();
+                self.brief_account(reconciliation) + &about + &self.failing()
             }
         }
     }
 
     /// True if nothing was lost or left out against the user's wish, and the kernel agrees where its
     /// counters could be read.
-    fn is_well(&self, losses: &LossReport, reconciliation: &[Reconciliation]) -> bool {
+    fn is_well(&self, losses: &LossReport, reconciliation: &Reconciliations) -> bool {
         let Outcome {
             findings: _,
             by_sensor: _,
             verdicts: _,
+            closed: _,
             folded: _,
+            connections: _,
             not_shown: _,
             coalesced: _,
             failing: _,
@@ -115,13 +132,31 @@ impl<W: Write> Stages<W> {
         let is_complete = |loss: &Loss| {
             loss.balances() && loss.untraced() == 0 && loss.unfollowed == 0 && loss.over_share == 0
         };
-        let mut optional = SensorId::ALL.into_iter().filter(|it| it.is_optional());
+        let Reconciliations { fallbacks, paths } = reconciliation;
+        // Without the sensor of paths, nothing about fallbacks and queries is missing.
+        let needed = [SensorId::Query, SensorId::Fallback];
         *undecodable == 0
             && *unwritten == 0
             && self.correlator.evicted() == 0
             && losses.sensors.iter().all(is_complete)
-            && optional.all(|sensor| self.facts.has_sensor(sensor))
-            && reconciliation.iter().all(|it| it.unread || it.agrees())
+            && needed
+                .into_iter()
+                .all(|sensor| self.facts.has_sensor(sensor))
+            && !fallbacks.iter().chain(paths).any(Reconciliation::differs)
+    }
+
+    /// The connections of the run; `None` if the sensor of paths is off.
+    pub(super) fn connections(&self) -> Option<ConnectionCounts> {
+        let is_on = self.facts.has_sensor(SensorId::Subflow);
+        is_on.then(|| self.outcome.connections.counts())
+    }
+
+    /// What became of them, in a sentence.
+    fn of_connections(&self) -> String {
+        let counts = self.connections();
+        counts.map_or_else(String::new, |counts| {
+            connections(counts, self.view.is_of_command)
+        })
     }
 
     /// The line of `--fail-on`, if a finding matched.
@@ -130,7 +165,7 @@ impl<W: Write> Stages<W> {
         first.map_or_else(String::new, |first| failing(self.outcome.failing, first))
     }
 
-    fn brief_account(&self, reconciliation: &[Reconciliation]) -> String {
+    fn brief_account(&self, reconciliation: &Reconciliations) -> String {
         let outcome = &self.outcome;
         let mut text = brief(outcome.findings, outcome.folded);
         if self.view.wanted != FindingFilter::default() {
@@ -139,11 +174,11 @@ impl<W: Write> Stages<W> {
         if self.view.repeats.is_some() {
             text.push_str(&format!(", {} coalesced", outcome.coalesced));
         }
-        text.push_str(&agreement(reconciliation));
+        text.push_str(&agreement(reconciliation, self.facts.dump.is_some()));
         text
     }
 
-    fn full_account(&self, losses: &LossReport, reconciliation: &[Reconciliation]) -> String {
+    fn full_account(&self, losses: &LossReport, reconciliation: &Reconciliations) -> String {
         let losses = self.with_filtered(losses);
         let done = match (&self.format, self.view.summary.is_empty()) {
             (Format::Nothing, _) => "counted",
@@ -162,6 +197,8 @@ impl<W: Write> Stages<W> {
             }
         }
         text.push_str(&closing_verdict(done, self.outcome.verdicts));
+        text.push_str(&self.of_connections());
+        text.push_str(&self.view.peers.account());
         text.push_str(&folded(self.outcome.folded));
         if self.view.wanted != FindingFilter::default() {
             text.push_str(&not_shown(self.outcome.not_shown));
@@ -176,7 +213,10 @@ impl<W: Write> Stages<W> {
         if self.outcome.unwritten > 0 {
             text.push_str(&unwritten(self.outcome.unwritten));
         }
-        text.push_str(&reconciled(reconciliation));
+        match self.facts.dump {
+            Some(_) => text.push_str(&format!("counters: {}\n", Facts::UNCOUNTED)),
+            None => text.push_str(&reconciled(reconciliation)),
+        }
         text
     }
 

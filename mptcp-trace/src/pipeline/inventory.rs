@@ -6,8 +6,11 @@ use crate::{
     decode::{Observation, decode},
     enrich::{self, CgroupCache},
     filter::FindingFilter,
-    model::{ConnectionEvent, ConnectionId, ConnectionKind, Facts, Finding, LastAsked},
-    sink::Format,
+    model::{
+        ConnectionEvent, ConnectionId, ConnectionKind, Facts, Finding, LastAsked, PathEvent,
+        PathKind, SocketId,
+    },
+    sink::{Format, Listed},
 };
 
 /// Sockets that were open when tracing began.
@@ -17,6 +20,19 @@ pub struct Inventory {
     found: Vec<Finding>,
     /// The last answer about each of them, if any.
     asked: HashMap<ConnectionId, Option<LastAsked>>,
+    /// The open paths of each of them.
+    paths: HashMap<SocketId, Vec<PathEvent>>,
+}
+
+/// Number of what was printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PrintedSockets {
+    /// Sockets.
+    pub sockets: u64,
+    /// Their open paths.
+    pub paths: u64,
+    /// Of these, backups.
+    pub backups: u64,
 }
 
 impl Default for Inventory {
@@ -34,6 +50,7 @@ impl Inventory {
             beyond: 0,
             found: Vec::new(),
             asked: HashMap::new(),
+            paths: HashMap::new(),
         }
     }
 
@@ -67,12 +84,24 @@ impl Inventory {
                     }
                 }
             }
+            Ok(Observation::Path(path)) if path.kind == PathKind::Open => {
+                // Those of sockets beyond the limit are left out with them.
+                let of = path.connection.filter(|id| self.asked.contains_key(id));
+                if let Some(id) = of {
+                    let event = enrich::path(facts, cgroups, *path);
+                    self.paths.entry(id.socket).or_default().push(event);
+                }
+            }
             Ok(
                 Observation::Connection(_)
                 | Observation::Canary(_)
                 | Observation::CanaryConnection(_)
                 | Observation::Change(_)
                 | Observation::CanaryChange(_)
+                | Observation::Path(_)
+                | Observation::CanaryPath(_)
+                | Observation::PathReading(_)
+                | Observation::Packet(..)
                 | Observation::Counters(_)
                 | Observation::CountersAtStart(_)
                 | Observation::Refusal(_),
@@ -101,6 +130,48 @@ impl Inventory {
             }
         }
         printed
+    }
+
+    /// Prints the sockets that the filter admits, each with its open paths.
+    pub fn print_with_paths<'a>(
+        &'a self,
+        wanted: &FindingFilter,
+        cgroups: &CgroupCache,
+        format: &Format,
+        out: &mut Vec<u8>,
+    ) -> PrintedSockets {
+        let is_wanted = |finding: &&Finding| wanted.matches(finding, &|id| cgroups.path(id));
+        let listed = |finding: &'a Finding| match finding {
+            Finding::Connection(event) => {
+                let paths = self.paths.get(&event.connection.id.socket);
+                Some(Listed {
+                    event,
+                    asked: self.asked(event),
+                    paths: paths.map_or(&[], Vec::as_slice),
+                })
+            }
+            Finding::Query(_)
+            | Finding::Verdict(_)
+            | Finding::Refusal(_)
+            | Finding::Path(_)
+            | Finding::Closed(_) => None,
+        };
+        let all: Vec<Listed<'_>> = self
+            .found
+            .iter()
+            .filter(is_wanted)
+            .filter_map(listed)
+            .collect();
+        format.sockets_with_paths(&all, out);
+        let paths = all.iter().flat_map(|it| it.paths);
+        let backups = paths
+            .clone()
+            .filter(|it| it.path.backup_here || it.path.backup_peer);
+        PrintedSockets {
+            sockets: all.len() as u64,
+            paths: paths.count() as u64,
+            backups: backups.count() as u64,
+        }
     }
 
     fn asked(&self, event: &ConnectionEvent) -> Option<LastAsked> {

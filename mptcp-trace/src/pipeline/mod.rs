@@ -2,17 +2,25 @@
 
 mod account;
 mod command;
-mod history;
+mod connections;
+mod events;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod inventory;
 mod ladder;
+mod peers;
+mod places;
 mod play;
 mod proof;
+mod reading;
+mod recorded;
 mod recording;
 mod self_test;
 mod session;
 mod stages;
 mod stop;
 mod view;
+mod waits;
 
 use std::{
     fs::File,
@@ -21,19 +29,27 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::{
+    fd::OwnedFd,
+    fs::{AtFlags, statat},
+};
 use tokio::{
+    io::unix::AsyncFd,
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
     time::{Interval, MissedTickBehavior},
 };
 
+use self::waits::{command_end, ended, reader_has_gone, received};
 pub use self::{
     command::{CannotRun, Command, Held},
-    history::HistoryLimits,
-    inventory::Inventory,
+    inventory::{Inventory, PrintedSockets},
     ladder::{StartError, start},
+    peers::PeerBook,
+    places::lookup,
     play::{Played, play},
     proof::blind,
+    recorded::dump_signal,
     recording::Progress,
     self_test::{CanaryReport, SelfTest},
     session::Session,
@@ -49,7 +65,7 @@ use crate::{
         system::{hangup_is_ignored, return_free_memory},
     },
     kernel::{LogRing, RecordRing, Tracer},
-    model::LossReport,
+    model::{ConnectionId, LossReport},
     observe::State,
     sink::escape,
 };
@@ -58,7 +74,8 @@ use crate::{
 /// them.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Interval of checks for live followed processes, after the named ones have ended.
+/// Interval of checks for live followed processes, after the named ones have ended, and for live
+/// processes of an outer PID namespace.
 const FAMILY_POLL: Duration = Duration::from_millis(100);
 
 /// Interval of the clock for waiting events.
@@ -66,6 +83,9 @@ const CLOCK: Duration = Duration::from_millis(50);
 
 /// Minimum interval between returns of free memory to the system, when no event waits.
 const TIDY_EVERY: Duration = Duration::from_secs(10);
+
+/// Interval at which the flight recorder gets the losses so far, and its rules are checked.
+const RECORDER_CLOCK: Duration = Duration::from_secs(1);
 
 /// Interval of checks whether the reader of stdout still exists.
 const READER_CLOCK: Duration = Duration::from_millis(500);
@@ -93,11 +113,21 @@ pub struct Until {
     pub survives_hangup: bool,
     /// How the output is reopened on request.
     pub reopens: Option<Reopens>,
+    /// The signal that requests a dump of the flight recorder.
+    pub dumps: Option<Signal>,
     /// Signals that end the run. A caller that announces that tracing is live installs them before,
     /// since a script may send one at once.
     pub signals: Option<Signals>,
     /// Findings go to stdout: the run ends when its reader has gone, even without output.
     pub watches_stdout: bool,
+}
+
+impl Until {
+    /// True if the end of some process is not notified.
+    fn is_polled(&self, follows: bool) -> bool {
+        let is_outer = |it: &Watched| matches!(it.end, EndOf::Outer(_));
+        self.processes.iter().any(is_outer) || follows && self.processes.is_empty()
+    }
 }
 
 /// Reopens the output on request, so that its file can be rotated (`logrotate`).
@@ -136,6 +166,9 @@ impl std::fmt::Debug for Reopens {
 pub enum Ask {
     /// Return the current state.
     State(oneshot::Sender<State>),
+    /// Read the open paths of this connection: the observers get what they have carried. Returns how
+    /// long that took, once it is done.
+    Paths(ConnectionId, oneshot::Sender<anyhow::Result<Duration>>),
     /// Begin a capture in this file; returns the number of connections whose history is not in it.
     Record(File, Arc<Progress>, oneshot::Sender<anyhow::Result<u64>>),
     /// End that capture; returns the number of its records, if there was one.
@@ -178,8 +211,28 @@ impl Signals {
 pub struct Watched {
     /// Its id.
     pub pid: u32,
-    /// Readable when it has ended.
-    pub pidfd: tokio::io::unix::AsyncFd<rustix::fd::OwnedFd>,
+    /// How its end is noticed.
+    pub end: EndOf,
+}
+
+/// How the end of a process is noticed.
+#[derive(Debug)]
+pub enum EndOf {
+    /// A pidfd: readable when it has ended.
+    Ours(AsyncFd<OwnedFd>),
+    /// Its directory in the procfs of an outer PID namespace, where no pidfd can be opened: empty when
+    /// it has ended, whichever process has its number then.
+    Outer(OwnedFd),
+}
+
+impl Watched {
+    /// True if it is of an outer PID namespace and has ended.
+    fn is_gone_outside(&self) -> bool {
+        match &self.end {
+            EndOf::Ours(_) => false,
+            EndOf::Outer(dir) => statat(dir, "stat", AtFlags::empty()).is_err(),
+        }
+    }
 }
 
 /// Runs until a condition ends the run; returns the command's exit code if there was a command.
@@ -213,17 +266,21 @@ pub async fn run<W: Write>(
             ended = ended(&until.processes) => if is_last(ended?, tracer, &mut until)? {
                 return Ok(None);
             },
-            _tick = clocks.family.tick(), if follows && until.processes.is_empty() => {
-                if !tracer.has_children().map_err(Stop::Failed)? {
+            _tick = clocks.family.tick(), if until.is_polled(follows) => {
+                if is_over(tracer, &mut until, follows)? {
                     return Ok(None);
                 }
             }
             code = command_end(command.as_mut()) => return code.map(Some).map_err(Stop::Failed),
             _tick = clocks.order.tick(), if stages.waits() => clocks.settle(tracer, stages)?,
-            _tick = clocks.sweep.tick(), if clocks.sweeps => clocks.sweep(tracer)?,
+            _tick = clocks.sweep.tick(), if clocks.sweeps || stages.correlator.has_stale_paths() => {
+                clocks.sweep(tracer)?;
+            }
             _tick = clocks.reader.tick(), if until.watches_stdout => if reader_has_gone() {
                 return Err(Stop::ReaderGone);
             },
+            _tick = clocks.recorder.tick(), if stages.flight.is_some() => stages.note_losses(session),
+            () = received(until.dumps.as_mut()) => stages.dump_by_signal(),
             _ = signals.ask.recv() => tell_state(session, stages)?,
             ask = asked(until.asks.as_mut()) => if is_end(ask, session, stages)? {
                 return Ok(None);
@@ -295,6 +352,8 @@ struct Clocks {
     sweep: Interval,
     /// Does the reader of stdout still exist?
     reader: Interval,
+    /// What was lost so far?
+    recorder: Interval,
     /// Fallbacks may go unobserved.
     sweeps: bool,
     next_sweep: Instant,
@@ -313,6 +372,7 @@ impl Clocks {
             order: every(CLOCK),
             sweep: every(SWEEP_CLOCK),
             reader: every(READER_CLOCK),
+            recorder: every(RECORDER_CLOCK),
             sweeps: session.has_fallbacks() && session.tracer.may_miss(),
             next_sweep: Instant::now() + SWEEP_EVERY_MIN,
             next_tidy: Instant::now(),
@@ -352,6 +412,17 @@ fn is_last(ended: usize, tracer: &mut Tracer, until: &mut Until) -> Result<bool,
     Ok(until.processes.is_empty() && !until.follow)
 }
 
+/// Looks for processes that have ended without a notification; true if none is left.
+fn is_over(tracer: &mut Tracer, until: &mut Until, follows: bool) -> Result<bool, Stop> {
+    while let Some(gone) = until.processes.iter().position(Watched::is_gone_outside) {
+        if is_last(gone, tracer, until)? {
+            return Ok(true);
+        }
+    }
+    let only_family = follows && until.processes.is_empty();
+    Ok(only_family && !tracer.has_children().map_err(Stop::Failed)?)
+}
+
 /// Serves a request; true if it ends the run.
 fn is_end<W: Write>(ask: Ask, session: &mut Session, stages: &mut Stages<W>) -> Result<bool, Stop> {
     match ask {
@@ -363,6 +434,10 @@ fn is_end<W: Write>(ask: Ask, session: &mut Session, stages: &mut Stages<W>) -> 
         }
         Ask::EndRecord(to) => {
             let _gone = to.send(recording::end(session, stages)?);
+            Ok(false)
+        }
+        Ask::Paths(id, to) => {
+            reading::begin(id, to, &mut session.tracer);
             Ok(false)
         }
         Ask::State(to) => {
@@ -394,9 +469,11 @@ fn tell_state<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result
     Ok(())
 }
 
-/// The losses so far, after taking all records.
+/// The losses so far, after taking the records of what they count.
 fn losses_now<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result<LossReport, Stop> {
-    let losses = session.losses_now().map_err(Stop::Failed)?;
+    let read_at = boottime();
+    let before = session.counters_now().map_err(Stop::Failed)?;
+    let mut losses = session.losses().map_err(Stop::Failed)?;
     let Session {
         tracer, records, ..
     } = session;
@@ -405,6 +482,12 @@ fn losses_now<W: Write>(session: &mut Session, stages: &mut Stages<W>) -> Result
         noted.again(tracer, stages)?;
         stages.take(bytes)
     })?;
+    // Tracing goes on: some of the records are of events that the kernel counted after the reading.
+    let after = match stages.has_counted_since(read_at) {
+        true => session.read_again(),
+        false => before.clone(),
+    };
+    losses.counted = session.counted_between(&before, &after);
     Ok(losses)
 }
 
@@ -444,8 +527,11 @@ async fn turn<W: Write>(
     };
     let drained = records.next_turn(take).await?;
     stages.flush()?;
-    if drained {
-        tokio::time::sleep(PAUSE).await;
+    match drained {
+        true => tokio::time::sleep(PAUSE).await,
+        // A ring that is never empty never makes the loop wait, and only while it waits does the
+        // runtime look for signals, timers and sockets.
+        false => tokio::task::yield_now().await,
     }
     Ok(())
 }
@@ -490,50 +576,6 @@ pub fn note_missed<W: Write>(tracer: &Tracer, stages: &mut Stages<W>) -> Result<
 async fn log_turn(log: Option<&mut LogRing>) -> std::io::Result<()> {
     match log {
         Some(log) => log.next_turn().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// True if stdout is a pipe or a socket without a reader.
-fn reader_has_gone() -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let stdout = rustix::stdio::stdout();
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // Errors are reported without being requested.
-    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
-    poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::ERR)
-}
-
-/// Waits for a signal; forever if it is not handled.
-async fn received(signal: Option<&mut Signal>) {
-    match signal {
-        Some(signal) => {
-            signal.recv().await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// Index of the first process that has ended.
-async fn ended(processes: &[Watched]) -> std::io::Result<usize> {
-    use std::{future::poll_fn, task::Poll};
-    poll_fn(|context| {
-        for (index, process) in processes.iter().enumerate() {
-            if let Poll::Ready(ready) = process.pidfd.poll_read_ready(context) {
-                return Poll::Ready(ready.map(|_guard| index));
-            }
-        }
-        Poll::Pending
-    })
-    .await
-}
-
-async fn command_end(command: Option<&mut Command>) -> anyhow::Result<i32> {
-    match command {
-        Some(command) => command.wait().await,
         None => std::future::pending().await,
     }
 }

@@ -2,10 +2,11 @@
 
 use std::io;
 
-use super::{Stages, Stop};
+use super::{Stages, Stop, View};
 use crate::{
     capture::{Frame, Reader},
-    model::LossReport,
+    model::{Facts, LossReport},
+    sink::{Format, Source},
 };
 
 /// Result of playing a capture to its end.
@@ -15,6 +16,15 @@ pub struct Played {
     pub losses: Option<LossReport>,
     /// Why the output ended early: enough findings, or no reader. The rest was only accounted for.
     pub stopped: Option<Stop>,
+}
+
+impl Stages<io::Sink> {
+    /// Creates stages for a capture that print nothing: observers of the view receive the findings.
+    #[must_use]
+    pub fn silent(facts: Facts, view: View) -> Self {
+        let (format, source) = (Format::Nothing, Source::Replay);
+        Self::new(facts, format, source, io::sink(), None, view, None)
+    }
 }
 
 /// Plays a capture to its end.
@@ -42,9 +52,11 @@ pub fn play<W: io::Write, R: io::Read>(
         let done = match reader.next_frame().map_err(Stop::Failed)? {
             Frame::End(losses) => break Some(losses),
             Frame::CutOff => break None,
-            other @ (Frame::Record(_) | Frame::Place(..) | Frame::Clock(_) | Frame::Missed(..)) => {
-                stages.replay(&other)
-            }
+            other @ (Frame::Record(_)
+            | Frame::Place(..)
+            | Frame::Pod(..)
+            | Frame::Clock(_)
+            | Frame::Missed(..)) => stages.replay(&other),
         };
         go_on(stages, done)?;
     };

@@ -2,7 +2,7 @@
 
 use crate::{
     filter::FailOn,
-    model::{Facts, LossReport, Reconciliation, SensorId},
+    model::{Facts, LossReport, Reconciliation, Reconciliations, SensorId},
 };
 
 /// Why the run may have missed what `--fail-on` names; `None` if its absence is conclusive.
@@ -13,24 +13,17 @@ pub(super) fn gap(
     fail_on: &[FailOn],
     within: &[u32],
     losses: &LossReport,
-    account: &[Reconciliation],
+    account: &Reconciliations,
     facts: &Facts,
 ) -> Option<String> {
-    if let Some(why) = blind(fail_on, facts) {
+    if let Some((_sensor, why)) = blind(fail_on, facts) {
         return Some(why);
     }
+    let concerns = |it: &&Reconciliation| within.is_empty() || within.contains(&it.netns);
     if fail_on.iter().any(|it| it.rests_on_fallbacks()) {
         let open = |it: &&Reconciliation| it.unread || it.untraced() > 0;
-        let concerns = |it: &&Reconciliation| within.is_empty() || within.contains(&it.netns);
-        if let Some(it) = account.iter().filter(open).find(concerns) {
-            let why = match &it.why {
-                Some(why) => why.clone(),
-                None => format!(
-                    "the kernel counted {} fallbacks more than were traced; TCP children of MPTCP \
-                     listeners (lines `plain`) may be among them",
-                    it.untraced()
-                ),
-            };
+        if let Some(it) = account.fallbacks.iter().filter(open).find(concerns) {
+            let why = it.why.as_deref().unwrap_or_default();
             let advice = match within {
                 [] => " (--netns limits the run to the namespaces that matter)",
                 _ => "",
@@ -49,6 +42,22 @@ pub(super) fn gap(
             ));
         }
     }
+    let untraced = losses.untraced(SensorId::Subflow);
+    if untraced > 0 && fail_on.iter().any(|it| it.rests_on_paths()) {
+        return Some(format!(
+            "{untraced} events of paths were not traced (lost, or skipped by the kernel)"
+        ));
+    }
+    if fail_on.iter().any(|it| it.rests_on_paths())
+        && let Some(it) = account
+            .paths
+            .iter()
+            .filter(|it| it.differs())
+            .find(concerns)
+    {
+        let why = it.why.as_deref().unwrap_or_default();
+        return Some(format!("network namespace {}: {why}", it.netns));
+    }
     let untraced = losses.untraced(SensorId::Query);
     if untraced > 0 && fail_on.iter().any(|it| it.rests_on_queries()) {
         return Some(format!(
@@ -58,12 +67,25 @@ pub(super) fn gap(
     None
 }
 
-/// Why no finding that `--fail-on` names can occur in this run.
+/// Why no finding that `--fail-on` names can occur in this run, and the sensor that is off.
 #[must_use]
-pub fn blind(fail_on: &[FailOn], facts: &Facts) -> Option<String> {
-    let rests = fail_on.iter().any(|it| it.rests_on_fallbacks());
-    (rests && !facts.has_sensor(SensorId::Fallback))
-        .then(|| "the fallback sensor is off: fallbacks are not traced".to_owned())
+pub fn blind(fail_on: &[FailOn], facts: &Facts) -> Option<(SensorId, String)> {
+    let all = || fail_on.iter();
+    [
+        (
+            SensorId::Fallback,
+            all().any(|it| it.rests_on_fallbacks()),
+            "the fallback sensor is off: fallbacks are not traced",
+        ),
+        (
+            SensorId::Subflow,
+            all().any(|it| it.rests_on_paths()),
+            "the subflow sensor is off: paths are not traced",
+        ),
+    ]
+    .into_iter()
+    .find(|(sensor, rests, _)| *rests && !facts.has_sensor(*sensor))
+    .map(|(sensor, _, why)| (sensor, why.to_owned()))
 }
 
 #[cfg(test)]
@@ -91,6 +113,42 @@ mod tests {
             traced: [("A".to_owned(), traced)].into(),
             why: (counted != traced || unread).then(|| "because".to_owned()),
             unread,
+            explained: false,
+        }
+    }
+
+    fn of_fallbacks(account: Reconciliation) -> Reconciliations {
+        Reconciliations {
+            fallbacks: vec![account],
+            paths: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn joins_that_only_the_kernel_counted_prove_nothing_unless_that_is_explained() {
+        let facts = facts(&SensorId::ALL);
+        let on = [FailOn::Cause("MPJoinRejected")];
+        for (account, within, is_conclusive) in [
+            (account(2, 2, false), &[][..], true),
+            (account(3, 2, false), &[], false),
+            (account(3, 2, false), &[8], true),
+            // A namespace that has ended.
+            (account(0, 2, true), &[], true),
+            (
+                Reconciliation {
+                    explained: true,
+                    ..account(3, 2, false)
+                },
+                &[],
+                true,
+            ),
+        ] {
+            let account = Reconciliations {
+                fallbacks: Vec::new(),
+                paths: vec![account],
+            };
+            let why = gap(&on, within, &LossReport::default(), &account, &facts);
+            assert_eq!(why.is_none(), is_conclusive, "{account:?}: {why:?}");
         }
     }
 
@@ -121,6 +179,23 @@ mod tests {
                 0,
                 &[],
                 Some("sensor is off"),
+            ),
+            // Paths have a sensor of their own, and the kernel's counts of fallbacks do not matter.
+            (
+                FailOn::Cause("timeout"),
+                both,
+                account(0, 0, false),
+                0,
+                &[],
+                Some("subflow sensor is off"),
+            ),
+            (
+                FailOn::Cause("timeout"),
+                &[SensorId::Query, SensorId::Subflow],
+                account(3, 2, false),
+                5,
+                &[],
+                None,
             ),
             (
                 FailOn::Fallback,
@@ -165,8 +240,10 @@ mod tests {
                     ..Loss::none(SensorId::Query)
                 }],
                 counted: Vec::new(),
+                paths_under_way: 0,
             };
-            let why = gap(&[on], within, &losses, &[account], &facts(sensors));
+            let account = of_fallbacks(account);
+            let why = gap(&[on], within, &losses, &account, &facts(sensors));
             match says {
                 None => assert_eq!(why, None, "{on:?}"),
                 Some(says) => assert!(
@@ -175,8 +252,20 @@ mod tests {
                 ),
             }
         }
+        let lost = LossReport {
+            sensors: vec![Loss {
+                ring_full: 2,
+                ..Loss::none(SensorId::Subflow)
+            }],
+            counted: Vec::new(),
+            paths_under_way: 0,
+        };
+        let on = [FailOn::Cause("timeout")];
+        let none = Reconciliations::default();
+        let why = gap(&on, &[], &lost, &none, &facts(&SensorId::ALL));
+        assert!(why.unwrap().contains("2 events of paths"));
         assert_eq!(
-            gap(&[], &[], &LossReport::default(), &[], &facts(&[])),
+            gap(&[], &[], &LossReport::default(), &none, &facts(&[])),
             None
         );
     }
@@ -187,11 +276,12 @@ mod tests {
         let on = [FailOn::Fallback];
         // The difference is explained, but it is one.
         let excused = Reconciliation {
-            why: None,
+            explained: true,
             ..account(1, 0, false)
         };
-        let why = gap(&on, &[], &LossReport::default(), &[excused], &facts);
-        assert!(why.unwrap().contains("counted 1 fallbacks more"));
+        let excused = of_fallbacks(excused);
+        let why = gap(&on, &[], &LossReport::default(), &excused, &facts);
+        assert!(why.unwrap().contains("because"));
         for (filtered, unfollowed, over_share, proves) in [
             (1, 1, 0, false),
             (1, 0, 1, false),
@@ -206,8 +296,10 @@ mod tests {
                     ..Loss::none(SensorId::Fallback)
                 }],
                 counted: Vec::new(),
+                paths_under_way: 0,
             };
-            let why = gap(&on, &[], &losses, &[account(1, 1, false)], &facts);
+            let agrees = of_fallbacks(account(1, 1, false));
+            let why = gap(&on, &[], &losses, &agrees, &facts);
             assert_eq!(
                 why.is_none(),
                 proves,

@@ -13,13 +13,10 @@ use std::{
     },
 };
 
-use super::{
-    Session, Stages, Stop,
-    history::{History, HistoryLimits},
-    note_missed,
-};
+use super::{Session, Stages, Stop, note_missed, places::frame};
 use crate::{
     capture::{self, Frame},
+    history::{History, HistoryLimits},
     host::netstat::boottime,
     model::{Facts, LossReport, PerSensor, SensorId},
 };
@@ -141,10 +138,7 @@ impl<W: Write> Stages<W> {
 
     /// Begins a recording in memory, with what is known so far.
     fn hold(&mut self, progress: Arc<Progress>) {
-        let places = self.cgroups.paths();
-        let mut frames: Vec<Frame> = places
-            .map(|(id, path)| Frame::Place(id, path.to_owned()))
-            .collect();
+        let mut frames: Vec<Frame> = self.cgroups.all().map(frame).collect();
         let lead = self.history.as_ref().map(History::lead).unwrap_or_default();
         frames.extend(lead.records.into_iter().map(Frame::Record));
         self.recording = Some(Recording {
@@ -221,11 +215,13 @@ pub(super) fn begin<W: Write>(
     if stages.is_recording() {
         return Ok(Err(anyhow::anyhow!("a capture is being written already")));
     }
-    // What is in the ring happened before.
+    // What is in the ring happened before. In a flood, much is added while it is taken, which the
+    // recording gets: the counters must not include that yet.
+    let losses = session.losses().map_err(Stop::Failed)?;
     note_missed(&session.tracer, stages)?;
     session.records.drain(|bytes| stages.take(bytes))?;
     stages.hold(progress);
-    let (facts, records) = session.begin_recording().map_err(Stop::Failed)?;
+    let (facts, records) = session.begin_recording(losses).map_err(Stop::Failed)?;
     for bytes in records {
         stages.take(&bytes)?;
     }
@@ -246,10 +242,11 @@ pub(super) fn end<W: Write>(
     stages: &mut Stages<W>,
 ) -> Result<anyhow::Result<Option<u64>>, Stop> {
     let before = session.counters_now().map_err(Stop::Failed)?;
+    // Read before: what a flood adds meanwhile is not in the recording.
+    let losses = session.losses().map_err(Stop::Failed)?;
     note_missed(&session.tracer, stages)?;
     session.records.drain(|bytes| stages.take(bytes))?;
-    let losses = session.end_recording(&before).map_err(Stop::Failed)?;
-    Ok(match losses {
+    Ok(match session.end_recording(&before, losses) {
         Some(losses) => stages.end_recording(&losses),
         None => Ok(None),
     })

@@ -76,7 +76,11 @@ pub(super) fn judge(
                     | Observation::CountersAtStart(_)
                     | Observation::CanaryConnection(_)
                     | Observation::Change(_)
-                    | Observation::CanaryChange(_),
+                    | Observation::CanaryChange(_)
+                    | Observation::Path(_)
+                    | Observation::CanaryPath(_)
+                    | Observation::PathReading(_)
+                    | Observation::Packet(..),
                 )
                 | Err(_) => None,
             })
@@ -218,6 +222,7 @@ impl CanaryCollector {
                 self.own_connections.push(*connection);
             }
             Ok(Observation::CanaryChange(_)) => self.own_records.fallback += 1,
+            Ok(Observation::CanaryPath(_)) => self.own_records.subflow += 1,
             Ok(Observation::CountersAtStart(read)) => {
                 if !read.counters.is_empty() {
                     self.counters_at_start.insert(read.cookie, read.counters);
@@ -226,6 +231,9 @@ impl CanaryCollector {
             // Undecodable records are reported later, with all others.
             Ok(
                 Observation::Query(_)
+                | Observation::Path(_)
+                | Observation::PathReading(_)
+                | Observation::Packet(..)
                 | Observation::Connection(_)
                 | Observation::Change(_)
                 | Observation::Refusal(_)

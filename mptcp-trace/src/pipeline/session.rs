@@ -11,14 +11,14 @@ use super::self_test::{
 };
 use crate::{
     canary,
-    correlate::growth,
+    correlate::{growth, path_growth},
     host::{
         HostSupport, netstat,
         privileges::{self, RuntimeNeeds},
     },
     kernel::{LogRing, Mark, RecordRing, Tracer, TracerConfig},
-    model::{Counted, Facts, LossReport, PerSensor, Rung, SensorId, SensorState},
-    plan::Selection,
+    model::{Counted, Facts, Growth, LossReport, PerSensor, Rung, SensorId, SensorState},
+    plan::{NONE_LISTED, Selection},
 };
 
 /// A working tracer.
@@ -49,6 +49,8 @@ pub struct Session {
     recording: Option<Begun>,
     /// Unneeded privileges were dropped.
     is_lean: bool,
+    /// Why the sockets that were open before are unknown.
+    pub unlisted: Option<String>,
 }
 
 /// The state when a recording began.
@@ -116,6 +118,7 @@ pub(super) async fn try_rung(
     };
     let mut facts = facts_of(host, selection);
     let has_fallbacks = facts.has_sensor(SensorId::Fallback);
+    let mut unlisted = None;
     let marks = match Mark::new() {
         Ok(marks) => Some(marks),
         Err(why) => {
@@ -146,15 +149,14 @@ pub(super) async fn try_rung(
     if has_fallbacks && canary.complaint().is_none() {
         let proof = prove_fallback(&mark, &mut collected, &mut records, &facts).await?;
         canary.sensors.fallback = Some(proof);
-        // There cannot be more than the tables hold, plus concurrent events.
-        let limit = BACKLOG_RECORDS_MAX + config.sockets as usize;
-        let listed = tracer.list(|| match collected.backlog.len() < limit {
-            true => Ok(records.drain(|bytes| collected.take(bytes, &facts))?),
-            false => Ok(()),
-        });
-        if let Err(why) = listed {
-            log::warn!("existing sockets are unknown: {why:#}");
-        }
+        unlisted = list_sockets(
+            host,
+            config,
+            &mut tracer,
+            &mut records,
+            &mut collected,
+            &facts,
+        );
     }
     canary.disturbed = disturbed(&tracer, &collected)?.or(canary.disturbed);
     if has_fallbacks {
@@ -177,7 +179,32 @@ pub(super) async fn try_rung(
         reach,
         recording: None,
         is_lean: false,
+        unlisted,
     })
+}
+
+/// Lists the sockets that are open; returns the reason if that is impossible.
+fn list_sockets(
+    host: &HostSupport,
+    config: &TracerConfig,
+    tracer: &mut Tracer,
+    records: &mut RecordRing,
+    collected: &mut CanaryCollector,
+    facts: &Facts,
+) -> Option<String> {
+    // There cannot be more than the tables hold, plus concurrent events.
+    let limit = BACKLOG_RECORDS_MAX + config.sockets as usize;
+    let listed = tracer.list(|| match collected.backlog.len() < limit {
+        true => Ok(records.drain(|bytes| collected.take(bytes, facts))?),
+        false => Ok(()),
+    });
+    let why = match listed {
+        Ok(()) => return None,
+        Err(_why) if host.own_btf.objection().is_some() => NONE_LISTED.to_owned(),
+        Err(why) => format!("sockets that are open now cannot be listed: {why:#}"),
+    };
+    log::warn!("{why}");
+    Some(why)
 }
 
 /// When the kernel's counters were read, by network namespace.
@@ -199,6 +226,7 @@ fn facts_of(host: &HostSupport, selection: &Selection<'_>) -> Facts {
         counters_listed_at: None,
         counters_at_start: BTreeMap::new(),
         sensors: sensors(selection),
+        dump: None,
     }
 }
 
@@ -253,29 +281,31 @@ impl Session {
         Ok(report)
     }
 
-    /// Variant for the middle of a run: reads the kernel's counters now.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the counters cannot be read.
-    pub fn losses_now(&mut self) -> anyhow::Result<LossReport> {
-        if self.has_fallbacks() {
-            self.tracer.sweep()?;
-            self.tracer.read_counters();
-        }
-        let now = self.reach.all();
-        self.counted = growths(&self.baseline, &now, &now);
-        self.losses()
+    /// The growth of the kernel's counters since tracing began, which had the values `before` and then
+    /// `after`, while records were taken.
+    pub(super) fn counted_between(
+        &self,
+        before: &BTreeMap<u32, netstat::Snapshot>,
+        after: &BTreeMap<u32, netstat::Snapshot>,
+    ) -> Vec<Counted> {
+        growths(&self.baseline, before, after)
+    }
+
+    /// The kernel's counters now.
+    pub(super) fn read_again(&mut self) -> BTreeMap<u32, netstat::Snapshot> {
+        self.reach.all()
     }
 
     /// Begins a recording: returns the facts of this moment, and the records that arrived while
-    /// they were collected.
+    /// they were collected. `losses` were read before the earlier records were taken.
     ///
     /// # Errors
     ///
     /// Fails if the counters cannot be read.
-    pub(super) fn begin_recording(&mut self) -> anyhow::Result<(Facts, Vec<Vec<u8>>)> {
-        let losses = self.losses()?;
+    pub(super) fn begin_recording(
+        &mut self,
+        losses: LossReport,
+    ) -> anyhow::Result<(Facts, Vec<Vec<u8>>)> {
         let mut facts = self.facts.clone();
         facts.counters_listed_at = None;
         facts.counters_at_start = BTreeMap::new();
@@ -310,36 +340,31 @@ impl Session {
         Ok(self.reach.all())
     }
 
-    /// Ends the recording, after all records were taken that arrived since the counters had the
-    /// values `before`: returns the losses since it began.
+    /// Ends the recording, after the records were taken that had arrived when the counters had the
+    /// values `before`, and the losses were `losses`: returns those since it began.
     pub(super) fn end_recording(
         &mut self,
         before: &BTreeMap<u32, netstat::Snapshot>,
-    ) -> anyhow::Result<Option<LossReport>> {
+        losses: LossReport,
+    ) -> Option<LossReport> {
         let after = self.reach.all();
         if let Some(begun) = &mut self.recording {
             begun.counted = growths(&begun.baseline, before, &after);
         }
-        self.take_recording()
+        self.take_recording(losses)
     }
 
-    /// The losses since the recording began, which ends here; `None` if there is none.
-    ///
-    /// # Errors
-    ///
-    /// Fails if the counters cannot be read.
-    pub fn take_recording(&mut self) -> anyhow::Result<Option<LossReport>> {
-        let Some(begun) = self.recording.take() else {
-            return Ok(None);
-        };
-        let mut losses = self.losses()?;
+    /// The part of these losses since the recording began, which ends here; `None` if there is none.
+    #[must_use]
+    pub fn take_recording(&mut self, mut losses: LossReport) -> Option<LossReport> {
+        let begun = self.recording.take()?;
         for loss in &mut losses.sensors {
             if let Some(then) = begun.losses.of(loss.sensor) {
                 *loss = loss.since(then);
             }
         }
         losses.counted = begun.counted;
-        Ok(Some(losses))
+        Some(losses)
     }
 
     /// Drops the privileges that are not needed once everything is attached and outputs are open:
@@ -435,13 +460,20 @@ fn growths(
     let one = |(netns, snapshot): (&u32, &netstat::Snapshot)| {
         let begin = baseline.get(netns).map(|it| &it.counters);
         let last = after.get(netns).unwrap_or(snapshot);
+        let doubt = match (begin, after.contains_key(netns)) {
+            (None, _) => Some("this namespace is new, or was inaccessible when tracing began"),
+            (Some(_), false) => Some("this namespace ended while its counters were read"),
+            (Some(_), true) => None,
+        };
         Counted {
             netns: *netns,
             counters: growth(begin, &snapshot.counters),
             counters_after: growth(begin, &last.counters),
-            doubt: begin.is_none().then(|| {
-                "this namespace is new, or was inaccessible when tracing began".to_owned()
+            paths: Some(Growth {
+                before: path_growth(begin, &snapshot.counters),
+                after: path_growth(begin, &last.counters),
             }),
+            doubt: doubt.map(str::to_owned),
         }
     };
     before.iter().map(one).collect()

@@ -3,28 +3,30 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Write},
+    path::Path,
     time::Duration,
 };
 
 use super::{
     Stop,
-    history::History,
+    events::packets::Packets,
+    places::{frame, lookup},
     recording::Recording,
     view::{Outcome, Printed, View},
 };
 use crate::{
+    aggregation::Sums,
     capture::{self, Frame},
-    correlate::{Correlator, reconcile},
+    correlate::Correlator,
     decode::{Observation, decode},
-    enrich::{self, CgroupCache},
-    host::system::proc_is_ours,
-    model::{ConnectionKind, Event, Facts, Finding, LossReport, MissedRuns, SensorId},
+    enrich::CgroupCache,
+    filter::FindingFilter,
+    history::History,
+    model::{ConnectionKind, Facts, Finding, LossReport, MissedRuns, SensorId, Subject},
+    recorder::Flight,
     redact::forget,
     sink::{self, FindingCounts, Format, Source, one_line},
 };
-
-/// At most this many undecodable records are reported individually.
-const COMPLAINTS_MAX: u64 = 10;
 
 /// Capacity for findings that is kept between two records.
 const READY_KEPT: usize = 1024;
@@ -41,8 +43,12 @@ pub struct Stages<W: Write> {
     /// A capture that began later, and what one that begins later needs.
     pub(super) recording: Option<Recording>,
     pub(super) history: Option<History>,
+    /// The flight recorder.
+    pub(super) flight: Option<Flight>,
     pub(super) cgroups: CgroupCache,
     pub(super) correlator: Correlator,
+    /// Packets whose event has not arrived yet.
+    packets: Packets,
     /// Findings that are ready for output.
     pub(super) ready: Vec<Finding>,
     pub(super) outcome: Outcome,
@@ -52,6 +58,8 @@ pub struct Stages<W: Write> {
     pub(super) stop_after: Option<u64>,
     /// Whether findings are still shown.
     shows: Shows,
+    /// Whose connections are counted.
+    whose: FindingFilter,
     /// The fallback sensor runs, so that records of connections are findings.
     pub(super) has_fallbacks: bool,
 }
@@ -68,15 +76,6 @@ enum Shows {
     Mute,
 }
 
-impl Stages<io::Sink> {
-    /// Creates stages for a capture that print nothing: observers of the view receive the findings.
-    #[must_use]
-    pub fn silent(facts: Facts, view: View) -> Self {
-        let (format, source) = (Format::Nothing, Source::Replay);
-        Self::new(facts, format, source, io::sink(), None, view, None)
-    }
-}
-
 impl<W: Write> Stages<W> {
     /// Creates stages that print to `out` and keep raw records in `capture`.
     pub fn new(
@@ -89,10 +88,6 @@ impl<W: Write> Stages<W> {
         stop_after: Option<u64>,
     ) -> Self {
         let lines = Vec::with_capacity(64 * 1024);
-        let cgroups = match source {
-            Source::Live => CgroupCache::live(proc_is_ours()),
-            Source::Replay => CgroupCache::offline(),
-        };
         let has_fallbacks = facts.has_sensor(SensorId::Fallback);
         Self {
             has_fallbacks,
@@ -105,14 +100,22 @@ impl<W: Write> Stages<W> {
             capture,
             recording: None,
             history: None,
-            cgroups,
+            flight: None,
+            cgroups: CgroupCache::offline(),
             correlator: Correlator::new(view.limits),
+            packets: Packets::default(),
             ready: Vec::new(),
             outcome: Outcome::default(),
             written: Printed::default(),
+            whose: view.wanted.of_connections(),
             view,
             stop_after,
         }
+    }
+
+    /// Looks up processes on this machine from now on, and the names of their pods in `pod_logs`.
+    pub fn look_up(&mut self, pod_logs: &Path) {
+        self.cgroups = CgroupCache::live(lookup(pod_logs));
     }
 
     /// Prints what precedes the first finding.
@@ -138,12 +141,24 @@ impl<W: Write> Stages<W> {
     /// [`Stop`] if it was the last one wanted, or the output cannot be written.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let mut observation = decode(bytes, &self.facts);
+        if self.takes_reading(&observation) {
+            return Ok(());
+        }
+        if let Ok(Observation::Packet(key, packet)) = observation {
+            self.packets.add(key, packet, bytes);
+            return Ok(());
+        }
+        let mut waiting = observation
+            .as_ref()
+            .ok()
+            .and_then(|it| self.packets.take(it));
         let mut others = Vec::new();
         let mut bytes = bytes;
         if self.source == Source::Live && observation.as_ref().is_ok_and(|it| self.is_of_others(it))
         {
             // Before any verdict, so that a replay reaches the same ones.
             others.extend_from_slice(bytes);
+            waiting = None;
             if forget(&mut others).is_ok() {
                 bytes = &others;
                 observation = decode(bytes, &self.facts);
@@ -152,53 +167,15 @@ impl<W: Write> Stages<W> {
         if let (Some(history), Ok(observation)) = (&mut self.history, &observation) {
             history.note(observation, bytes);
         }
-        let event = match observation {
-            Ok(Observation::Query(query)) => {
-                self.cgroups
-                    .resolve(query.process.pid, query.process.cgroup_id);
-                Some(Event::Query(enrich::query(&self.facts, query)))
-            }
-            // Without the fallback sensor, births and fallbacks of connections are unknown: another
-            // sensor's report would be taken for the state before tracing began.
-            Ok(Observation::Connection(_) | Observation::Change(_)) if !self.has_fallbacks => None,
-            Ok(Observation::Connection(connection)) => {
-                let event = enrich::connection(&self.facts, &mut self.cgroups, *connection);
-                Some(Event::Connection(Box::new(event)))
-            }
-            Ok(Observation::Change(change)) => {
-                let event = enrich::change(&mut self.cgroups, *change);
-                Some(Event::Change(Box::new(event)))
-            }
-            Ok(Observation::Refusal(refusal)) => {
-                self.cgroups
-                    .resolve(refusal.process.pid, refusal.process.cgroup_id);
-                let event = enrich::refusal(&self.facts, *refusal);
-                Some(Event::Refusal(Box::new(event)))
-            }
-            Ok(Observation::Counters(counters)) => {
-                self.correlator.counted(*counters);
-                None
-            }
-            Ok(
-                Observation::Canary(_)
-                | Observation::CanaryConnection(_)
-                | Observation::CanaryChange(_)
-                | Observation::CountersAtStart(_),
-            ) => None,
-            Err(why) => {
-                self.outcome.undecodable += 1;
-                match self.outcome.undecodable {
-                    ..COMPLAINTS_MAX => log::error!("cannot decode a record: {why}"),
-                    COMPLAINTS_MAX => {
-                        log::error!("cannot decode a record: {why}; further ones are only counted");
-                    }
-                    _more => {}
-                }
-                None
-            }
-        };
+        let (packet, bytes_of_packet) = waiting
+            .map(|waiting| (waiting.packet, waiting.bytes))
+            .unzip();
+        let event = self.event_of(observation, packet);
         // It was traced, whether or not the capture could be written.
-        let kept = self.keep(bytes);
+        let kept = match bytes_of_packet {
+            Some(packet) => self.keep(&packet).and_then(|()| self.keep(bytes)),
+            None => self.keep(bytes),
+        };
         if let Some(event) = event {
             self.correlator.take(event, &self.facts, &mut self.ready);
         }
@@ -216,9 +193,7 @@ impl<W: Write> Stages<W> {
             return Ok(());
         }
         // A replay has no clock: the capture records this one.
-        if let Some(recording) = &mut self.recording {
-            recording.add(Frame::Clock(now));
-        }
+        self.record(Frame::Clock(now));
         if let Some(capture) = &mut self.capture {
             let kept = capture.clock(now);
             self.captured(kept)?;
@@ -247,9 +222,7 @@ impl<W: Write> Stages<W> {
     /// [`Stop`] if the capture cannot be written.
     pub fn doubt_until(&mut self, by: Duration, count: u64) -> Result<(), Stop> {
         self.correlator.doubt_until(by);
-        if let Some(recording) = &mut self.recording {
-            recording.add(Frame::Missed(by, count));
-        }
+        self.record(Frame::Missed(by, count));
         match &mut self.capture {
             Some(capture) => {
                 let kept = capture.missed(by, count);
@@ -273,10 +246,18 @@ impl<W: Write> Stages<W> {
             Observation::Connection(it) if it.kind == ConnectionKind::Blackhole => return false,
             Observation::Connection(it) => (it.id, it.admitted),
             Observation::Change(it) => (it.id, it.admitted),
+            Observation::Path(it) => match it.connection {
+                Some(id) => (id, it.admitted),
+                // Nobody accepts it.
+                None => return !it.admitted,
+            },
             Observation::Query(_)
             | Observation::Canary(_)
             | Observation::CanaryConnection(_)
             | Observation::CanaryChange(_)
+            | Observation::CanaryPath(_)
+            | Observation::PathReading(_)
+            | Observation::Packet(..)
             | Observation::Refusal(_)
             | Observation::Counters(_)
             | Observation::CountersAtStart(_) => return false,
@@ -296,27 +277,29 @@ impl<W: Write> Stages<W> {
                 self.cgroups.insert(*cgroup_id, path);
                 Ok(())
             }
+            Frame::Pod(cgroup_id, pod) => {
+                self.cgroups.insert_pod(*cgroup_id, pod);
+                Ok(())
+            }
             Frame::Clock(now) => self.clock(*now),
             Frame::Missed(by, count) => self.doubt_until(*by, *count),
             Frame::End(_) | Frame::CutOff => Ok(()),
         }
     }
 
-    /// Adds a record to the capture, after the cgroup paths that it refers to.
+    /// Adds a record to the capture, after the cgroup paths and pods that it refers to.
     fn keep(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        let cgroups = self.cgroups.take_new();
-        if let Some(recording) = &mut self.recording {
-            for (cgroup_id, path) in &cgroups {
-                recording.add(Frame::Place(*cgroup_id, path.clone()));
-            }
-            recording.add(Frame::Record(bytes.to_vec()));
+        let learned: Vec<Frame> = self.cgroups.take_new().into_iter().map(frame).collect();
+        if self.records() {
+            learned.iter().cloned().for_each(|it| self.record(it));
+            self.record(Frame::Record(bytes.to_vec()));
         }
         let Some(capture) = &mut self.capture else {
             return Ok(());
         };
         let mut keep = || {
-            for (cgroup_id, path) in &cgroups {
-                capture.place(*cgroup_id, path)?;
+            for frame in &learned {
+                capture.add(frame)?;
             }
             capture.record(bytes)
         };
@@ -372,13 +355,29 @@ impl<W: Write> Stages<W> {
     fn print(&mut self, finding: &mut Finding) -> Result<(), Stop> {
         // A finding that is not shown can fail the run too.
         self.mark_failing(finding);
+        self.count_for_rules(finding);
+        self.note_peer(finding);
+        self.count_connection(finding);
         match self.shows {
             Shows::All if self.has_enough() => return Err(Stop::Enough),
             Shows::NoMore => return Ok(()),
             Shows::All | Shows::Mute => {}
         }
         let cgroups = &self.cgroups;
-        if !self.view.wanted.matches(finding, &|id| cgroups.path(id)) {
+        let path_of = |id| cgroups.path(id);
+        if self.view.hides_routine
+            && self.view.summary.is_empty()
+            && finding.is_routine()
+            && !self.view.wanted.names(finding)
+        {
+            // The line at the end says how to see them: only what the rest of the filter admits.
+            match self.view.wanted.matches_beside_kind(finding, &path_of) {
+                true => self.outcome.folded.routine += 1,
+                false => self.outcome.not_shown += 1,
+            }
+            return Ok(());
+        }
+        if !self.view.wanted.matches(finding, &path_of) {
             self.outcome.not_shown += 1;
             return Ok(());
         }
@@ -406,26 +405,34 @@ impl<W: Write> Stages<W> {
         for observer in &mut self.view.observers {
             observer.finding(finding, &|id| cgroups.path(id));
         }
-        match printed {
-            sink::Printed::Line => {}
-            sink::Printed::WithExisting => {
-                self.outcome.folded.existing += 1;
-                return Ok(());
-            }
-            sink::Printed::WithFallback => {
-                self.outcome.folded.never_asked += 1;
-                return Ok(());
-            }
-        }
-        self.outcome.findings += 1;
-        match finding.sensor() {
-            Some(sensor) => *self.outcome.by_sensor.of_mut(sensor) += 1,
-            None => self.outcome.verdicts += 1,
-        }
+        self.outcome.count(finding, printed);
         if self.lines.len() >= 64 * 1024 {
             self.write_lines()?;
         }
         Ok(())
+    }
+
+    /// Counts connections, whatever lines are wanted.
+    fn count_connection(&mut self, finding: &Finding) {
+        let is_of_one = match finding {
+            Finding::Path(_) | Finding::Closed(_) | Finding::Connection(_) => true,
+            Finding::Query(_) | Finding::Verdict(_) | Finding::Refusal(_) => false,
+        };
+        let cgroups = &self.cgroups;
+        // A listener ends without having been a connection.
+        if is_of_one
+            && !Subject::of(finding).is_listener()
+            && self.whose.matches(finding, &|id| cgroups.path(id))
+        {
+            self.outcome.connections.take(finding);
+        }
+    }
+
+    /// Counts whether its peer spoke MPTCP, whatever lines are wanted.
+    fn note_peer(&mut self, finding: &mut Finding) {
+        let (whose, cgroups) = (&self.whose, &self.cgroups);
+        let is_wanted = |it: &Finding| whose.matches(it, &|id| cgroups.path(id));
+        self.view.peers.take(finding, &is_wanted);
     }
 
     fn mark_failing(&mut self, finding: &Finding) {
@@ -440,9 +447,17 @@ impl<W: Write> Stages<W> {
 
     /// Prints the sums so far, if enabled.
     pub fn sum_up(&mut self) {
+        if self.view.sums_follow {
+            return;
+        }
         for table in self.view.summary.tables() {
             self.format.sums(&table, &mut self.lines);
         }
+    }
+
+    /// The sums so far, for another capture to add to.
+    pub fn take_sums(&mut self) -> Sums {
+        std::mem::take(&mut self.view.summary)
     }
 
     fn has_enough(&self) -> bool {
@@ -477,9 +492,7 @@ impl<W: Write> Stages<W> {
             self.wrote(flushed)?;
             self.written = self.outcome.printed();
         }
-        if let Some(recording) = &mut self.recording {
-            recording.flush();
-        }
+        self.flush_records();
         match &mut self.capture {
             Some(capture) => {
                 let flushed = capture.flush();
@@ -511,14 +524,16 @@ impl<W: Write> Stages<W> {
             None => Ok(()),
         };
         self.sum_up();
-        self.outcome.reconciled = reconcile(self.fallback_ledger(), losses, &self.facts);
+        self.outcome.reconciled = self.reconcile(losses);
         let losses = self.with_filtered(losses);
         self.format.end(
             FindingCounts {
                 findings: self.outcome.findings,
                 not_shown: self.outcome.not_shown,
+                routine: self.outcome.folded.routine,
                 coalesced: self.outcome.coalesced,
                 evicted: self.correlator.evicted(),
+                connections: self.connections(),
             },
             &losses,
             &self.outcome.reconciled,

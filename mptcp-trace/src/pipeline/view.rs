@@ -1,13 +1,14 @@
 //! How findings are shown, and the result of a run.
 
+use super::{connections::Connections, peers::PeerBook};
 use crate::{
     aggregation::Sums,
     coalesce::AnswerCoalescer,
     correlate::Limits,
     filter::{FailOn, FindingFilter},
-    model::{PerSensor, Reconciliation},
+    model::{Finding, PerSensor, Reconciliations},
     observe::Observer,
-    sink::Folded,
+    sink::{self, Folded},
 };
 
 /// How findings are shown.
@@ -17,10 +18,19 @@ pub struct View {
     pub wanted: FindingFilter,
     /// Findings that fail the run, shown or not.
     pub fail_on: Vec<FailOn>,
+    /// Findings of [`Finding::is_routine`](crate::model::Finding::is_routine) have no line, unless
+    /// the filter names their kind.
+    pub hides_routine: bool,
+    /// The run traces one command, of which it is worth saying that it made no MPTCP connection.
+    pub is_of_command: bool,
     /// The network namespaces that the run is limited to (inode numbers); empty for all.
     pub within: Vec<u32>,
     /// Summaries that replace the findings, if any.
     pub summary: Sums,
+    /// How often peers spoke MPTCP so far.
+    pub peers: PeerBook,
+    /// The summaries are printed later, with what another capture adds.
+    pub sums_follow: bool,
     /// The last answers, if repeated ones are suppressed.
     pub repeats: Option<AnswerCoalescer>,
     /// Observers of each shown finding, in addition to the lines or instead of them.
@@ -50,8 +60,12 @@ pub struct Outcome {
     pub by_sensor: PerSensor<u64>,
     /// Of these, closing verdicts.
     pub verdicts: u64,
+    /// Of these, ends of connections.
+    pub closed: u64,
     /// Findings without a line of their own.
     pub folded: Folded,
+    /// Connections, shown or not.
+    pub connections: Connections,
     /// Findings that the filter left out.
     pub not_shown: u64,
     /// Repeated answers that were suppressed.
@@ -63,7 +77,7 @@ pub struct Outcome {
     /// Records that could not be decoded; each was reported.
     pub undecodable: u64,
     /// The kernel's counts compared with the traced events.
-    pub reconciled: Vec<Reconciliation>,
+    pub reconciled: Reconciliations,
     /// Findings that would have been shown after output became impossible.
     pub unwritten: u64,
 }
@@ -74,14 +88,37 @@ pub(super) struct Printed {
     pub(super) findings: u64,
     pub(super) by_sensor: PerSensor<u64>,
     pub(super) verdicts: u64,
+    pub(super) closed: u64,
 }
 
 impl Outcome {
+    /// Counts a finding that is shown, with or without a line of its own.
+    pub(super) fn count(&mut self, finding: &Finding, printed: sink::Printed) {
+        match printed {
+            sink::Printed::Line => {}
+            sink::Printed::WithExisting => {
+                self.folded.existing += 1;
+                return;
+            }
+            sink::Printed::WithFallback => {
+                self.folded.never_asked += 1;
+                return;
+            }
+        }
+        self.findings += 1;
+        match finding.sensor() {
+            Some(sensor) => *self.by_sensor.of_mut(sensor) += 1,
+            None if matches!(finding, Finding::Closed(_)) => self.closed += 1,
+            None => self.verdicts += 1,
+        }
+    }
+
     pub(super) fn printed(&self) -> Printed {
         Printed {
             findings: self.findings,
             by_sensor: self.by_sensor,
             verdicts: self.verdicts,
+            closed: self.closed,
         }
     }
 
@@ -91,6 +128,8 @@ impl Outcome {
         let Folded {
             existing,
             never_asked,
+            // Not part of another line: hidden.
+            routine: _,
         } = self.folded;
         self.findings + existing + never_asked
     }
@@ -101,5 +140,6 @@ impl Outcome {
         self.findings = to.findings;
         self.by_sensor = to.by_sensor;
         self.verdicts = to.verdicts;
+        self.closed = to.closed;
     }
 }

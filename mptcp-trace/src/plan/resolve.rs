@@ -3,7 +3,7 @@
 
 use mptcp_trace_common::layout::{ABSENT, KernelLayout};
 
-use super::{OTHERS_UNLISTED, Probe, RungPlan, SensorPlan, Target};
+use super::{NONE_LISTED, OTHERS_UNLISTED, Probe, RungPlan, SensorPlan, Target};
 use crate::{
     host::{Fact, HostSupport},
     model::{Rung, SensorId},
@@ -134,6 +134,7 @@ impl Resolving<'_> {
         let is_of_use = match row.when {
             When::Always => true,
             When::HasCauseParameter => self.host.has_cause_parameter,
+            When::HasIpv6 => !self.host.is_v4_only(),
             When::Without(place) => !self.taken.contains(&place),
             When::With(places) => places.iter().all(|it| self.taken.contains(it)),
         };
@@ -192,8 +193,7 @@ impl Resolving<'_> {
         }
         let of_use = place.programs.iter().filter(|it| self.can_hang(it.hook));
         let probes: Vec<Probe> = of_use
-            .filter(|it| self.has(it.hook, place.on))
-            .map(|it| probe(it, place.on))
+            .filter_map(|it| Some(probe(it, self.find(it.hook, place.on)?)))
             .collect();
         match probes.is_empty() {
             true => Had::Nothing(self.why_not(place)),
@@ -225,19 +225,43 @@ impl Resolving<'_> {
         }
     }
 
-    fn has(&self, hook: Hook, name: &str) -> bool {
+    /// This kernel's name of a function or tracepoint, if it has it.
+    fn find<'b>(&'b self, hook: Hook, name: &'b str) -> Option<&'b str> {
         match hook.is_on_function() {
-            true => self.has_function(name),
-            false => self.host.raw_tracepoints.iter().any(|it| it == name),
+            true => self.find_function(name),
+            false => {
+                let mut tracepoints = self.host.raw_tracepoints.iter();
+                tracepoints.any(|it| it == name).then_some(name)
+            }
         }
     }
 
-    /// True if the function exists under its plain name: a compiler's copy may lack arguments.
     fn has_function(&self, name: &str) -> bool {
+        self.find_function(name).is_some()
+    }
+
+    /// This kernel's name of a function, but not of a compiler's copy, which may lack arguments.
+    fn find_function<'b>(&'b self, name: &'b str) -> Option<&'b str> {
+        let symbol = self.host.symbols.find_itself(name);
         match self.rung {
-            Rung::Kprobe => self.host.symbols.find(name) == Ok(Some(name)),
-            Rung::Fexit | Rung::Tracepoint => self.host.btf_functions.iter().any(|it| it == name),
+            Rung::Kprobe => symbol.ok().flatten(),
+            // The kernel attaches trampolines by the name in the type information, which is always
+            // the plain one.
+            Rung::Fexit | Rung::Tracepoint => {
+                (self.has_type(name) && !self.is_inlined(name)).then_some(name)
+            }
         }
+    }
+
+    /// True if the kernel's type information has the function.
+    fn has_type(&self, name: &str) -> bool {
+        self.host.btf_functions.iter().any(|it| it == name)
+    }
+
+    /// True if the function certainly has no symbol of this name: the compiler inlined or renamed it.
+    fn is_inlined(&self, name: &str) -> bool {
+        let symbol = self.host.symbols.find(name);
+        symbol.is_ok_and(|symbol| symbol != Some(name))
     }
 
     /// What is missing at a place without usable probes.
@@ -250,6 +274,14 @@ impl Resolving<'_> {
                 Ok(_) => "the kernel has no function",
             },
             (true, Rung::Fexit | Rung::Tracepoint) => {
+                if let Ok(Some(symbol)) = self.host.symbols.find_itself(place.on)
+                    && symbol != place.on
+                {
+                    return format!("the compiler renamed the kernel's function {symbol}");
+                }
+                if self.has_type(place.on) {
+                    return format!("the kernel has no function {}", place.on);
+                }
                 "the kernel's type information has no function"
             }
         };
@@ -259,8 +291,12 @@ impl Resolving<'_> {
     /// Adds what is lost without optional members of a record.
     fn optional_members(&mut self, sensor: SensorId) {
         let host = self.host;
-        if sensor == SensorId::Fallback && host.pid_namespace.is_some() {
-            self.limits.push(OTHERS_UNLISTED.to_owned());
+        if sensor == SensorId::Fallback {
+            if host.own_btf.objection().is_some() {
+                self.limits.push(NONE_LISTED.to_owned());
+            } else if !host.visits_all_tasks {
+                self.limits.push(OTHERS_UNLISTED.to_owned());
+            }
         }
         for members in probes::of(sensor).optional {
             if members.rungs.contains(&self.rung)

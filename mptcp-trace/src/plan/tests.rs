@@ -53,6 +53,7 @@ fn whole() -> HostSupport {
         counters: Vec::new(),
         numbers: KernelNumbers::NONE,
         pid_namespace: None,
+        visits_all_tasks: true,
     }
 }
 
@@ -115,6 +116,48 @@ fn a_stock_kernel_gets_the_whole_ladder() {
         printed_plan(&whole(), None),
         format!("{FEXIT}\n{KPROBE}\n{TRACEPOINT}")
     );
+}
+
+/// Link-time optimisation of clang: the type information may still have the plain name, by which
+/// the kernel then finds no function.
+#[test]
+fn a_function_that_clang_renamed_is_probed_by_its_new_name() {
+    let symbols = [
+        "mptcp_getsockopt.llvm.17",
+        "tcp_getsockopt",
+        "do_tcp_getsockopt",
+        "sk_getsockopt",
+        "mptcp_setsockopt",
+        "__sock_create",
+    ];
+    let host = HostSupport {
+        symbols: Symbols::from_names(symbols),
+        ..whole()
+    };
+    let renamed = KPROBE.replace("mptcp_getsockopt", "mptcp_getsockopt.llvm.17");
+    assert_eq!(
+        printed_plan(&host, None),
+        format!(
+            "{renamed}\n{TRACEPOINT}\n\
+             not fexit: the compiler renamed the kernel's function mptcp_getsockopt.llvm.17"
+        )
+    );
+}
+
+#[test]
+fn a_kernel_with_mptcp_for_ipv4_only_is_said_to_be_one() {
+    let host = without(whole(), "mptcp_addr_info.addr6");
+    let note = "note: this kernel has MPTCP for IPv4 only";
+    assert!(printed_plan(&host, None).contains(note));
+    assert!(!printed_plan(&whole(), None).contains(note));
+    let limits = |host: &HostSupport| {
+        let plan = plan(host, None).unwrap();
+        let rungs = &plan.of(SensorId::Subflow).rungs;
+        let limits: Vec<String> = rungs.iter().flat_map(|it| it.limits.clone()).collect();
+        limits.join("\n")
+    };
+    assert!(limits(&whole()).contains("IPv6"));
+    assert!(!limits(&host).contains("IPv6"));
 }
 
 #[test]
@@ -180,6 +223,15 @@ fn a_kernel_without_kprobes_and_types_of_its_own_keeps_the_tracepoints() {
              CONFIG_DEBUG_INFO_BTF\nnot kprobe: this kernel has no kprobes: CONFIG_KPROBE_EVENTS"
         )
     );
+    for (host, is_limited) in [(host, true), (whole(), false)] {
+        let plan = plan(&host, Some(Rung::Tracepoint)).unwrap();
+        let limits = &plan.of(SensorId::Fallback).rungs[0].limits;
+        assert_eq!(
+            limits.iter().any(|it| it == NONE_LISTED),
+            is_limited,
+            "{limits:?}"
+        );
+    }
 }
 
 #[test]
@@ -379,6 +431,7 @@ fn the_copy_that_the_compiler_made_of_the_decision_gets_a_breakpoint() {
 
 #[test]
 fn without_a_function_that_takes_the_cause_the_edge_is_probed_where_possible() {
+    // The compiler inlined the first one: its type is known, but it has no symbol.
     let edges = ["mptcp_connect", "mptcp_active_detect_blackhole"];
     let host = HostSupport {
         has_cause_parameter: false,
@@ -393,7 +446,7 @@ fn without_a_function_that_takes_the_cause_the_edge_is_probed_where_possible() {
     assert_eq!(
         printed_fallback(&host, Rung::Fexit),
         format!(
-            "{LIFE_FEXIT}, fexit mptcp_connect, fexit mptcp_active_detect_blackhole, \
+            "{LIFE_FEXIT}, fexit mptcp_active_detect_blackhole, \
              kprobe mptcp_dss_corruption.constprop.0, {SHARED}"
         )
     );
@@ -432,7 +485,7 @@ fn where_no_function_can_be_probed_tracepoints_do_and_say_what_they_cannot() {
     let [plan] = &ladder.rungs[..] else {
         panic!("{ladder:?}")
     };
-    assert!(!plan.decision_probed() && !plan.children_probed() && plan.limits.len() == 4);
+    assert!(!plan.decision_probed() && !plan.children_probed() && plan.limits.len() == 5);
     // Along with a query sensor of the same method, one program at the return of system calls
     // serves both.
     let both = super::plan(&host, None).unwrap();

@@ -3,8 +3,8 @@
 use super::{
     Method, Missing, Optional, Probes, Role, Row, When, function,
     parts::{
-        ANY, FEXIT, FILE, FIRST_SUBFLOW, FUNCTIONS, KPROBE, REGISTERS, SOCKET, STATE, SUBFLOW,
-        TRACEPOINT, at, at_any_copy, fentry, in_turns, kprobe, kretprobe, raw, row,
+        ANY, FEXIT, FILE, FIRST_SUBFLOW, FUNCTIONS, KPROBE, PACKET, REGISTERS, SOCKET, STATE,
+        SUBFLOW, TRACEPOINT, at, at_any_copy, fentry, in_turns, kprobe, kretprobe, raw, row,
     },
     tracepoint,
 };
@@ -36,6 +36,9 @@ pub(super) const PROBES: Probes = Probes {
                 "a TCP child of an MPTCP listener is traced, but not whether its client never \
                  requested MPTCP or its third handshake packet came without MPTCP \
                  (MPCapableFallbackACK)",
+                "the packet that decided is unknown of a fallback for the third ACK, and of one for \
+                 the SYN/ACK that arrives before connect() has unlocked the connection (a peer on \
+                 the same host)",
                 "checksum complaints of the peer are not reported as evidence (mp-fail-received): \
                  no tracepoint covers them",
             ],
@@ -58,6 +61,7 @@ pub(super) const PROBES: Probes = Probes {
             fields: &["msk_extra_subflows"],
             costs: "the number of subflows of a connection is unknown",
         },
+        PACKET,
     ],
 };
 

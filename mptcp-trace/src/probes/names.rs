@@ -30,6 +30,64 @@ pub mod function {
     pub const MPTCP_STREAM_ACCEPT: &str = "mptcp_stream_accept";
     /// `mptcp_subflow_drop_ctx(ssk)`: a child of an MPTCP listener becomes plain TCP.
     pub const MPTCP_SUBFLOW_DROP_CTX: &str = "mptcp_subflow_drop_ctx";
+    /// `subflow_check_req(request, listener, skb)`: decides whether a SYN may open or join a
+    /// connection.
+    pub const SUBFLOW_CHECK_REQ: &str = "subflow_check_req";
+    /// `subflow_add_reset_reason(skb, reason)`: an RST gets a reason (RFC 8684 section 3.6).
+    pub const SUBFLOW_ADD_RESET_REASON: &str = "subflow_add_reset_reason";
+    /// `mptcp_can_accept_new_subflow(msk)`: whether a connection takes one more path.
+    pub const MPTCP_CAN_ACCEPT_NEW_SUBFLOW: &str = "mptcp_can_accept_new_subflow";
+    /// `mptcp_pm_get_local_id(msk, socket)`: the address id of an own address.
+    pub const MPTCP_PM_GET_LOCAL_ID: &str = "mptcp_pm_get_local_id";
+    /// `mptcp_subflow_init_cookie_req(request, listener, skb)`: a packet answers a SYN cookie.
+    pub const MPTCP_SUBFLOW_INIT_COOKIE_REQ: &str = "mptcp_subflow_init_cookie_req";
+    /// `__mptcp_finish_join(msk, ssk)`: adds a path to a connection.
+    pub const MPTCP_FINISH_JOIN: &str = "__mptcp_finish_join";
+    /// `subflow_v4_req_destructor(request)`: a request of an MPTCP listener is freed, IPv4.
+    pub const SUBFLOW_V4_REQ_DESTRUCTOR: &str = "subflow_v4_req_destructor";
+    /// IPv6.
+    pub const SUBFLOW_V6_REQ_DESTRUCTOR: &str = "subflow_v6_req_destructor";
+    /// `tcp_syn_ack_timeout(request)`: the timer of a TCP request runs.
+    pub const TCP_SYN_ACK_TIMEOUT: &str = "tcp_syn_ack_timeout";
+    /// `tcp_check_req(listener, skb, request, ...)`: a packet for a TCP request.
+    pub const TCP_CHECK_REQ: &str = "tcp_check_req";
+    /// `mptcp_pm_subflow_established(msk)`: a path is fully established.
+    pub const MPTCP_PM_SUBFLOW_ESTABLISHED: &str = "mptcp_pm_subflow_established";
+    /// `__mptcp_subflow_connect(msk, local, remote)`: opens a path.
+    pub const MPTCP_SUBFLOW_CONNECT: &str = "__mptcp_subflow_connect";
+    /// `mptcp_pm_subflow_chk_stale(msk, ssk)`: notices paths on which nothing is acknowledged.
+    pub const MPTCP_PM_SUBFLOW_CHK_STALE: &str = "mptcp_pm_subflow_chk_stale";
+    /// `mptcp_pm_chk_stale(msk)`: replaces it on newer kernels.
+    pub const MPTCP_PM_CHK_STALE: &str = "mptcp_pm_chk_stale";
+    /// `mptcp_subflow_set_active(context)`: a path is not stale any more.
+    pub const MPTCP_SUBFLOW_SET_ACTIVE: &str = "mptcp_subflow_set_active";
+    /// `mptcp_pm_add_addr_received(ssk, address)`: the peer announced an address.
+    pub const MPTCP_PM_ADD_ADDR_RECEIVED: &str = "mptcp_pm_add_addr_received";
+    /// `mptcp_pm_add_addr_echoed(msk, address)`: the peer confirmed an announcement.
+    pub const MPTCP_PM_ADD_ADDR_ECHOED: &str = "mptcp_pm_add_addr_echoed";
+    /// `mptcp_pm_announce_addr(msk, address, echo)`: this host announces an address.
+    pub const MPTCP_PM_ANNOUNCE_ADDR: &str = "mptcp_pm_announce_addr";
+    /// `mptcp_pm_remove_addr(msk, ids)`: this host removes addresses.
+    pub const MPTCP_PM_REMOVE_ADDR: &str = "mptcp_pm_remove_addr";
+    /// `mptcp_pm_rm_addr_received(msk, ids)`: the peer removed addresses.
+    pub const MPTCP_PM_RM_ADDR_RECEIVED: &str = "mptcp_pm_rm_addr_received";
+    /// `mptcp_pm_mp_prio_send_ack(msk, local, remote, backup)`: this host changes the priority of a
+    /// path.
+    pub const MPTCP_PM_MP_PRIO_SEND_ACK: &str = "mptcp_pm_mp_prio_send_ack";
+    /// Its older name.
+    pub const MPTCP_PM_NL_MP_PRIO_SEND_ACK: &str = "mptcp_pm_nl_mp_prio_send_ack";
+    /// `mptcp_pm_mp_prio_received(ssk, backup)`: the peer changes the priority of a path.
+    pub const MPTCP_PM_MP_PRIO_RECEIVED: &str = "mptcp_pm_mp_prio_received";
+    /// `mptcp_subflow_shutdown(msk, ssk, how)`: shuts down a path.
+    pub const MPTCP_SUBFLOW_SHUTDOWN: &str = "mptcp_subflow_shutdown";
+    /// `mptcp_subflow_reset(ssk)`: this host resets a path.
+    pub const MPTCP_SUBFLOW_RESET: &str = "mptcp_subflow_reset";
+    /// `tcp_reset(sk, skb)`: an RST arrived.
+    pub const TCP_RESET: &str = "tcp_reset";
+    /// `tcp_done_with_error(sk, err)`: a TCP connection ends with an error.
+    pub const TCP_DONE_WITH_ERROR: &str = "tcp_done_with_error";
+    /// `tcp_abort(sk, err)`: a TCP connection is killed (`ss -K`).
+    pub const TCP_ABORT: &str = "tcp_abort";
     /// `mptcp_sendmsg(sk, msg, len)`: a process sends.
     pub const MPTCP_SENDMSG: &str = "mptcp_sendmsg";
     /// `mptcp_recvmsg(sk, msg, ...)`: a process receives.
@@ -80,6 +138,10 @@ pub mod tracepoint {
     pub const IO_URING_COMPLETE: &str = "io_uring_complete";
     /// A TCP or MPTCP socket changes its state.
     pub const INET_SOCK_SET_STATE: &str = "inet_sock_set_state";
+    /// A TCP socket received an RST.
+    pub const TCP_RECEIVE_RESET: &str = "tcp_receive_reset";
+    /// An RST is sent.
+    pub const TCP_SEND_RESET: &str = "tcp_send_reset";
     /// A TCP socket ends.
     pub const TCP_DESTROY_SOCK: &str = "tcp_destroy_sock";
     /// A subflow checks received data.
@@ -102,7 +164,9 @@ pub mod alone {
 
     /// Iterates over the files of all tasks ([`FILES`]), and lists MPTCP sockets.
     pub const LISTER: &str = "listed_task_file";
-    /// The target of that iterator (`bpf_iter`).
+    /// Iterates over the same, and reads the paths of one connection.
+    pub const READER: &str = "read_task_file";
+    /// The target of these iterators (`bpf_iter`).
     pub const FILES: &str = "task_file";
     /// The BTF type of that target.
     pub const FILES_TYPE: &str = "bpf_iter_task_file";
@@ -120,8 +184,9 @@ pub mod alone {
     pub const FAMILY_FREE: &str = "family_free";
     /// All of these programs, each with the sensor that is incomplete if the kernel skips a run of
     /// it: the family decides which queries are traced.
-    pub const ALL: [(&str, SensorId); 7] = [
+    pub const ALL: [(&str, SensorId); 8] = [
         (LISTER, SensorId::Fallback),
+        (READER, SensorId::Subflow),
         (COUNTED_NOW, SensorId::Fallback),
         (COUNTED_NEXT, SensorId::Fallback),
         (COUNTED_PERNET, SensorId::Fallback),

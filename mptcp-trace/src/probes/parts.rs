@@ -1,6 +1,6 @@
 //! Building blocks of the rows of all sensors.
 
-use super::{Attachment, Hook, Missing, Place, Role, Row, Take, When};
+use super::{Attachment, Hook, Missing, Optional, Place, Role, Row, Take, When};
 use crate::model::Rung;
 
 impl Attachment {
@@ -175,7 +175,24 @@ pub(super) const REGISTERS: &[&str] = &[
     "regs_argument_2",
     "regs_argument_3",
     "regs_argument_4",
+    "regs_argument_32_0",
+    "regs_argument_32_1",
+    "regs_argument_32_2",
+    "regs_argument_32_3",
+    "regs_argument_32_4",
 ];
+/// Members that lead to the packet that decided, and to whose it is.
+pub(super) const PACKET: Optional = Optional {
+    rungs: ANY,
+    fields: &[
+        "skb_head",
+        "skb_network_header",
+        "skb_transport_header",
+        "sock_daddr",
+        "inet_sport",
+    ],
+    costs: "the packet with which MPTCP was lost is unknown",
+};
 /// Members that describe an `io_uring` request. Kernels without getsockopt through `io_uring` do
 /// not have them.
 pub(super) const URING: &[&str] = &["uring_opcode", "uring_file", "uring_command"];

@@ -30,7 +30,8 @@ pub(super) const PROBES: Probes = Probes {
             rung: Rung::Tracepoint,
             needs: &[SOCKET, FILE, STATE, REGISTERS],
             costs: &[
-                "queries of 32-bit programs are not traced: their system calls have other numbers",
+                "options that the kernel refuses to 32-bit programs are not traced: their system \
+                 calls have other numbers",
                 "the answering function is not traced: the answer is derived from the state bits \
                  of the connection",
                 LATENCY,

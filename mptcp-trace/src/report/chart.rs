@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 
-use super::{gather::Bins, words::share};
+use super::{bins::Bins, words::share};
 
 /// Number of causes with their own colour; all others share one.
 pub(super) const COLOURS: usize = 6;

@@ -1,7 +1,8 @@
 //! Findings as a trace in the Trace Event Format (`docs/report.md`), written while they arrive. Pure,
 //! with bounded memory for any number of findings.
 //!
-//! A process of the trace is the owner of connections, a track is a connection. What a connection
+//! A process of the trace is the owner of connections, a track is a connection, or a path of the
+//! connection above it. What a connection
 //! was when is known only when it is settled: its phases follow its other events, which the format
 //! permits.
 
@@ -19,7 +20,9 @@ use std::{
 };
 
 pub use account::Account;
-use described::{described, earliest, phase_args, phases, title};
+use described::{
+    described, earliest, path_args, path_spans, path_title, phase_args, phases, title,
+};
 use events::{Args, Events, Kind, Track};
 
 use super::gather::{ReportedConnection, note};
@@ -43,6 +46,8 @@ const ACCOUNT: u64 = PIDS_MAX + 3;
 /// connections from there: no reader takes one for the main thread of a process.
 const TRACKS_OF_PROCESSES: u64 = 10_000_000;
 const TRACKS_FROM: u64 = 20_000_000;
+/// The tracks of paths are numbered from here: far above those of connections, and in 31 bits.
+const PATHS_FROM: u64 = 1_000_000_000;
 
 /// A trace shared by the stages and the report.
 pub struct ChromeTrace<W>(Rc<RefCell<Option<Trace<W>>>>);
@@ -70,6 +75,8 @@ impl<W: Write> ChromeTrace<W> {
             processes: HashMap::new(),
             findings: 0,
             dropped: 0,
+            paths: 0,
+            paths_dropped: 0,
         }))))
     }
 
@@ -105,6 +112,10 @@ struct Trace<W> {
     findings: u64,
     /// Connections dropped while open: the table was full.
     dropped: u64,
+    /// Tracks of paths.
+    paths: u64,
+    /// Paths without a track: a connection had too many.
+    paths_dropped: u64,
 }
 
 impl<W: Write> Trace<W> {
@@ -215,6 +226,29 @@ impl<W: Write> Trace<W> {
             let kind = Kind::Complete { from, to, colour };
             self.events.add(track, kind, "phase", phase.name, &args);
         }
+        self.settle_paths(entry, track.pid);
+    }
+
+    /// Writes the tracks of the paths of a connection, which stand below it.
+    fn settle_paths(&mut self, entry: &Entry<ReportedConnection>, pid: u64) {
+        let life = &entry.details;
+        for path in life.paths.iter() {
+            self.paths += 1;
+            let track = Track {
+                pid,
+                tid: PATHS_FROM + self.paths,
+            };
+            // Of equal places, the smaller number is above.
+            self.events
+                .name(track, "thread", &path_title(path), entry.number);
+            let args = path_args(path, life);
+            for (name, span) in path_spans(path, life) {
+                let (from, to, colour) = (span.from, span.to, span.colour);
+                let kind = Kind::Complete { from, to, colour };
+                self.events.add(track, kind, span.name, &name, &args);
+            }
+        }
+        self.paths_dropped += life.paths.dropped();
     }
 
     fn finish(mut self, account: &Account<'_>) -> io::Result<(u64, W)> {
@@ -240,6 +274,7 @@ impl<W: Write> Trace<W> {
         let mut other = account.other(self.events.zero());
         other.number("findings", self.findings);
         other.number("connections_split_at_most", self.dropped);
+        other.number("paths_without_a_track", self.paths_dropped);
         Ok((self.findings, self.events.finish(&other)?))
     }
 }

@@ -3,8 +3,9 @@ use serde_json::Value;
 use super::*;
 use crate::{
     model::{
-        Errno, Facts, Loss, LossReport, Refusal, RefusalEvent, Refused, Rung, SensorId, Verdict,
-        fixture::Row,
+        Errno, Facts, Loss, LossReport, Path, PathId, PathKind, PathRole, Refusal, RefusalEvent,
+        Refused, Rung, SensorId, SocketId, Verdict,
+        fixture::{Row, a_path},
     },
     observe::State,
     report::Ending,
@@ -367,4 +368,98 @@ fn an_ipv4_peer_of_an_ipv6_socket_has_an_ipv4_address() {
     let text = trace([mapped.connection()]).to_string();
     assert!(text.contains("\"10.0.0.2:443\""), "{text}");
     assert!(!text.contains("::ffff:"), "{text}");
+}
+
+#[test]
+fn a_path_is_a_track_with_nested_spans() {
+    let event = |kind, at_ms| {
+        let path = Path {
+            path: Some(PathId {
+                socket: SocketId(5),
+                began_at: Duration::from_millis(100),
+            }),
+            began_at: Some(Duration::from_millis(100)),
+            up_at: Some(Duration::from_millis(120)),
+            role: PathRole::Join,
+            ..a_path(kind)
+        };
+        Row {
+            cause: None,
+            ..row(1, at_ms)
+        }
+        .path(path)
+    };
+    let failed = Row {
+        cause: None,
+        ..row(1, 500)
+    }
+    .path(Path {
+        path: None,
+        began_at: Some(Duration::from_millis(400)),
+        up_at: None,
+        ..a_path(PathKind::Failed)
+    });
+    let closed = Row {
+        cause: None,
+        ..row(1, 900)
+    }
+    .closed(|_| {});
+    let trace = trace([
+        event(PathKind::Up, 120),
+        event(PathKind::Stale, 300),
+        event(PathKind::Recovered, 350),
+        failed,
+        event(PathKind::Down, 900),
+        closed,
+    ]);
+    let tracks = names(&trace, "thread_name", "tid");
+    assert_eq!(
+        tracks[&(PATHS_FROM + 1)],
+        "path 10.0.0.1:1000 -> 192.0.2.7:443 (join)"
+    );
+    let owner = |tid: u64| of_tid(&trace, tid).next().unwrap()["pid"].as_u64();
+    assert_eq!(owner(PATHS_FROM + 1), owner(TRACKS_FROM + 1));
+    let spans: Vec<_> = of_tid(&trace, PATHS_FROM + 1)
+        .chain(of_tid(&trace, PATHS_FROM + 2))
+        .map(|it| {
+            let ms = |name: &str| it[name].as_f64().unwrap() / 1000.0;
+            let end = ms("ts") + ms("dur");
+            (it["name"].as_str().unwrap(), ms("ts").round(), end.round())
+        })
+        .collect();
+    assert_eq!(
+        spans,
+        [
+            (
+                "up, then down: connection-closed, by the peer",
+                100.0,
+                900.0
+            ),
+            ("handshake", 100.0, 120.0),
+            ("stale", 300.0, 350.0),
+            (
+                "failed: MPJoinAckRejected (prohibited), by the peer",
+                400.0,
+                500.0
+            ),
+        ]
+    );
+    let instants: Vec<_> = of(&trace, "i")
+        .map(|it| it["name"].as_str().unwrap())
+        .collect();
+    assert!(
+        instants.contains(&"path failed: MPJoinAckRejected"),
+        "{instants:?}"
+    );
+    assert!(instants.contains(&"closed: mptcp"), "{instants:?}");
+    let args = &of_tid(&trace, PATHS_FROM + 1).next().unwrap()["args"];
+    assert_eq!(
+        (&args["bytes_sent"], &args["cause"]),
+        (&Value::from(8_000), &Value::from("connection-closed"))
+    );
+}
+
+/// The spans of a track.
+fn of_tid(trace: &Value, tid: u64) -> impl Iterator<Item = &Value> {
+    of(trace, "X").filter(move |it| it["tid"] == tid)
 }

@@ -2,21 +2,24 @@
 //! any number of findings.
 
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
-    rc::Rc,
     time::{Duration, SystemTime},
 };
 
+use super::{
+    bins::Bins,
+    path_counts::{PathCounts, PathOutcome},
+};
 use crate::{
     ledger::{Awareness, Change, Entry, Key, Ledger, State},
     model::{
         Answer, Api, CauseCertainty, ClosedBy, Connection, ConnectionEvent, ConnectionKind,
-        Finding, Owner, QueryEvent, RefusalEvent, Side, Socket, Subject, Verdict, VerdictEvent,
-        displayed,
+        Finding, Outcome, Owner, PathEvent, PathKind, PathRole, QueryEvent, RefusalEvent, Side,
+        Socket, Subject, Verdict, VerdictEvent, displayed,
     },
-    observe::Observer,
+    paths::Paths,
+    peers::{self, History},
 };
 
 /// Most connections tracked at once; the oldest one is counted and dropped when full.
@@ -29,14 +32,10 @@ pub const LISTED_MAX: usize = 500;
 pub const GROUPS_MAX: usize = 4096;
 /// Most distinct causes; no kernel has as many.
 pub const CAUSES_MAX: usize = 64;
-/// Number of time bins.
-pub const BINS_MAX: usize = 96;
 /// Most answers kept per connection: the first ones, and the last.
 const ANSWERS_MAX: usize = 8;
 /// Most distinct refusals.
 const REFUSALS_MAX: usize = 64;
-/// Width of the narrowest bin, nanoseconds.
-const BIN_NS_MIN: i128 = 1_000_000;
 /// Group of everything beyond a limit.
 pub(super) const OTHERS: &str = "(others)";
 /// Group of unknown causes.
@@ -52,6 +51,9 @@ pub struct Asked {
     /// The kernel's answer.
     pub answer: Answer,
 }
+
+/// Packets that are described of one connection.
+const PACKETS_MAX: usize = 4;
 
 /// A connection, as the findings about it describe it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,8 +86,18 @@ pub struct ReportedConnection {
     pub queries: u64,
     /// State from the ledger.
     pub state: State,
+    /// Its paths.
+    pub paths: Paths,
+    /// What it was, when it ended.
+    pub outcome: Option<Outcome>,
+    /// Its first path failed.
+    pub is_not_opened: bool,
     /// The verdict may be wrong, since queries are known to be missing.
     pub is_doubtful: bool,
+    /// The packets that decided what happened to it and its paths, described.
+    pub packets: Vec<String>,
+    /// What they show.
+    pub shows: Vec<&'static str>,
     /// It fell back before tracing began.
     pub fell_before: bool,
     /// Time of the latest finding about it, on `CLOCK_BOOTTIME`.
@@ -113,8 +125,13 @@ impl ReportedConnection {
             asked: Vec::new(),
             queries: 0,
             state: State::default(),
+            paths: Paths::default(),
+            outcome: None,
+            is_not_opened: false,
             is_doubtful: false,
             fell_before: false,
+            packets: Vec::new(),
+            shows: Vec::new(),
             last_at: Duration::ZERO,
             host_pid: subject.process.map_or(0, |process| process.host_pid),
             number: 0,
@@ -130,6 +147,13 @@ impl ReportedConnection {
     /// Applies a finding; `cause` is the name under which its cause is counted.
     fn update(&mut self, finding: &Finding, cause: String) {
         self.last_at = self.last_at.max(finding.at());
+        if let Some(packet) = finding.packet()
+            && self.packets.len() < PACKETS_MAX
+        {
+            self.packets.push(packet.description());
+            self.shows
+                .extend(packet.conclusions.iter().map(|it| it.what.name()));
+        }
         match finding {
             Finding::Query(event) => {
                 let query = &event.query;
@@ -177,14 +201,67 @@ impl ReportedConnection {
                 self.closed = Some((event.at, event.closed_by));
                 self.is_doubtful |= event.doubt.is_some();
             }
+            Finding::Path(event) => self.path(event),
+            Finding::Closed(event) => {
+                let closed = &event.closed;
+                self.hear(&closed.socket, closed.owner.as_ref());
+                self.side = closed.side.or(self.side);
+                self.outcome = Some(closed.outcome.clone());
+                if let Outcome::FellBack { at, cause: _ } = &closed.outcome {
+                    self.fell_at = self.fell_at.or(*at);
+                    if self.cause.is_none() {
+                        self.cause = Some(cause);
+                    }
+                }
+                self.closed = Some((closed.at, ClosedBy::Death));
+            }
             Finding::Refusal(_) => {}
         }
     }
 
+    fn path(&mut self, event: &PathEvent) {
+        let path = &event.path;
+        self.paths.take(path);
+        self.is_not_opened |= path.kind == PathKind::ConnectFailed;
+        if let Some(Owner { process, via: _ }) = &path.owner {
+            self.process = Some((process.number(), process.comm.clone()));
+        }
+        // The addresses and the side of a join are its own.
+        if path.role == PathRole::First && !path.kind.is_of_address() {
+            self.hear(&path.socket, None);
+            self.side = path.side.or(self.side);
+            self.connected_at = self.connected_at.or(path.began_at);
+        }
+    }
+
+    /// Its paths are worth a drawing although it did not fall back: one failed, was stale or ended
+    /// early, or there are several.
+    fn has_paths_to_see(&self) -> bool {
+        self.paths.are_troubled() || self.paths.len() > 1
+    }
+
+    /// Worth a lane.
+    fn is_drawn(&self) -> bool {
+        let awareness = self.awareness();
+        awareness.has_fallen() || awareness == Awareness::Healthy && self.has_paths_to_see()
+    }
+
     /// Sort key: the worst first, then by time of the fallback.
-    fn order(&self) -> (Awareness, Duration, u64) {
+    fn order(&self) -> (Awareness, bool, bool, Duration, u64) {
         let fell_at = self.fell_at.unwrap_or(Duration::MAX);
-        (self.awareness(), fell_at, self.number)
+        let has_no_trouble = !self.paths.are_troubled();
+        let awareness = self.awareness();
+        // What fell back is in the order of time, whatever its paths did.
+        match awareness.has_fallen() {
+            true => (awareness, false, false, fell_at, self.number),
+            false => (
+                awareness,
+                has_no_trouble,
+                !self.has_paths_to_see(),
+                fell_at,
+                self.number,
+            ),
+        }
     }
 
     fn hear(&mut self, socket: &Socket, process: Option<&Owner>) {
@@ -255,78 +332,15 @@ pub struct OfCause {
     pub sides: (u64, u64),
 }
 
-/// Counts over time: a fixed number of bins that widen as the capture gets longer.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Bins {
-    begin_ns: i128,
-    width_ns: i128,
-    range_ns: Option<(i128, i128)>,
-    counts: Vec<BTreeMap<String, u64>>,
-}
-
-impl Bins {
-    /// Extends the bins to a time, and counts a cause there, if any.
-    fn add(&mut self, at: Duration, what: Option<&str>) {
-        // The duration of any capture fits.
-        let at = i128::try_from(at.as_nanos()).unwrap_or(i128::MAX / 4);
-        let bins_ns = |width: i128| width * BINS_MAX as i128;
-        let (first, last) = self.range_ns.unwrap_or_else(|| {
-            self.begin_ns = at;
-            self.width_ns = BIN_NS_MIN;
-            self.counts = vec![BTreeMap::new(); BINS_MAX];
-            (at, at)
-        });
-        self.range_ns = Some((first.min(at), last.max(at)));
-        while at >= self.begin_ns + bins_ns(self.width_ns) {
-            self.widen(0);
+impl OfCause {
+    fn add(&mut self, known: CauseCertainty, side: Option<Side>) {
+        self.fallbacks += 1;
+        self.inferred += u64::from(known != CauseCertainty::Reported);
+        match side {
+            Some(Side::Active) => self.sides.0 += 1,
+            Some(Side::Passive) => self.sides.1 += 1,
+            None => {}
         }
-        while at < self.begin_ns {
-            self.begin_ns -= bins_ns(self.width_ns);
-            self.widen(BINS_MAX);
-        }
-        let Some(what) = what else {
-            return;
-        };
-        let index = usize::try_from((at - self.begin_ns) / self.width_ns).unwrap_or(0);
-        if let Some(bin) = self.counts.get_mut(index) {
-            *bin.entry(what.to_owned()).or_default() += 1;
-        }
-    }
-
-    /// Doubles the width, with this many empty bins in front.
-    fn widen(&mut self, before: usize) {
-        let old = std::mem::replace(&mut self.counts, vec![BTreeMap::new(); BINS_MAX]);
-        for (index, bin) in old.into_iter().enumerate() {
-            if let Some(new) = self.counts.get_mut((before + index) / 2) {
-                for (what, count) in bin {
-                    *new.entry(what).or_default() += count;
-                }
-            }
-        }
-        self.width_ns *= 2;
-    }
-
-    /// Width of a bin.
-    #[must_use]
-    pub fn width(&self) -> Duration {
-        Duration::from_nanos(u64::try_from(self.width_ns).unwrap_or(u64::MAX))
-    }
-
-    /// The bins from the first to the last non-empty one, and the start of the first on
-    /// `CLOCK_BOOTTIME`.
-    #[must_use]
-    pub fn used(&self) -> (&[BTreeMap<String, u64>], Duration) {
-        let Some((first, last)) = self.range_ns else {
-            return (&[], Duration::ZERO);
-        };
-        let index = |at: i128| usize::try_from((at - self.begin_ns) / self.width_ns).unwrap_or(0);
-        let begin = self.begin_ns + self.width_ns * index(first) as i128;
-        let bins = self
-            .counts
-            .get(index(first)..=index(last))
-            .unwrap_or_default();
-        let begin = u64::try_from(begin).map_or(Duration::ZERO, Duration::from_nanos);
-        (bins, begin)
     }
 }
 
@@ -343,6 +357,14 @@ pub struct Gathered {
     pub causes: BTreeMap<String, OfCause>,
     /// Fallbacks by cause over time.
     pub bins: Bins,
+    /// Paths that failed or ended, by cause.
+    pub path_causes: BTreeMap<(PathOutcome, String), OfCause>,
+    /// What the packets show that decided, by name.
+    pub shown: BTreeMap<&'static str, u64>,
+    /// Connections that ended, and their paths.
+    pub paths: PathCounts,
+    /// Connections worth a lane.
+    pub drawable: u64,
     /// Connections that fell back before tracing began.
     pub fell_before: u64,
     /// Subflows reset because the connection was not allowed to fall back.
@@ -361,6 +383,8 @@ pub struct Gathered {
     pub refusals: BTreeMap<(String, String, &'static str), u64>,
     /// Connections by remote address; none groups those beyond the limit.
     pub destinations: HashMap<Option<IpAddr>, Group>,
+    /// How often each of these addresses spoke MPTCP, by local address.
+    pub peers: History,
     /// Connections by process name; [`OTHERS`] groups those beyond the limit.
     pub processes: HashMap<String, Group>,
     /// The worst connections in the order of [`ReportedConnection::order`], at most [`LISTED_MAX`].
@@ -382,26 +406,6 @@ impl Default for Connections {
     }
 }
 
-/// A gatherer shared by the stages and the report.
-#[derive(Clone, Debug, Default)]
-pub struct Shared(Rc<RefCell<Gathered>>);
-
-impl Shared {
-    /// Returns the sums, after all findings.
-    #[must_use]
-    pub fn finish(&self) -> Gathered {
-        let mut gathered = self.0.take();
-        gathered.finish();
-        gathered
-    }
-}
-
-impl Observer for Shared {
-    fn finding<'a>(&mut self, finding: &'a Finding, _path_of: &dyn Fn(u64) -> Option<&'a str>) {
-        self.0.borrow_mut().add(finding);
-    }
-}
-
 impl Gathered {
     /// Adds a finding.
     pub fn add(&mut self, finding: &Finding) {
@@ -414,8 +418,21 @@ impl Gathered {
             Finding::Connection(event) => self.connection(event),
             Finding::Verdict(event) => self.closing_verdict(event),
             Finding::Refusal(event) => self.refusal(event),
+            Finding::Path(event) => self.path(event),
+            Finding::Closed(event) => {
+                self.bins.add(event.closed.at, None);
+                self.paths.close(&event.closed);
+            }
         }
         self.remember(finding);
+        for shown in finding.packet().into_iter().flat_map(|it| &it.conclusions) {
+            *self.shown.entry(shown.what.name()).or_default() += 1;
+        }
+        let ends = peers::ends(&Subject::of(finding));
+        if let (Some(mptcp), Some([local, remote])) = (peers::spoke(finding), ends) {
+            self.peers
+                .take(&remote.to_string(), &local.to_string(), mptcp);
+        }
     }
 
     /// Counts the remaining connections. Nothing may be added after that.
@@ -432,8 +449,8 @@ impl Gathered {
 
     /// Those of them that are drawn.
     pub fn drawn(&self) -> impl Iterator<Item = &ReportedConnection> {
-        let fallen = self.listed().filter(|it| it.awareness().has_fallen());
-        fallen.take(LANES_MAX)
+        let drawn = self.listed().filter(|it| it.is_drawn());
+        drawn.take(LANES_MAX)
     }
 
     fn query(&mut self, event: &QueryEvent) {
@@ -467,18 +484,28 @@ impl Gathered {
         match kind {
             ConnectionKind::Fallback => {
                 let of_cause = self.causes.entry(cause_name).or_default();
-                of_cause.fallbacks += 1;
-                of_cause.inferred += u64::from(*known != CauseCertainty::Reported);
-                match side {
-                    Some(Side::Active) => of_cause.sides.0 += 1,
-                    Some(Side::Passive) => of_cause.sides.1 += 1,
-                    None => {}
-                }
+                of_cause.add(*known, *side);
             }
             ConnectionKind::FallbackDenied => self.reset += 1,
             ConnectionKind::Plain => self.plain += 1,
             ConnectionKind::Blackhole => self.blackholes += 1,
             ConnectionKind::Existing => self.fell_before += u64::from(*fell_back == Some(true)),
+        }
+    }
+
+    fn path(&mut self, event: &PathEvent) {
+        self.bins.add(event.path.at, None);
+        if let Some((outcome, cause)) = self.paths.take(&event.path) {
+            let key = (outcome, cause.unwrap_or(UNKNOWN).to_owned());
+            let has_room =
+                self.path_causes.len() < CAUSES_MAX || self.path_causes.contains_key(&key);
+            let key = if has_room {
+                key
+            } else {
+                (outcome, OTHERS.to_owned())
+            };
+            let of_cause = self.path_causes.entry(key).or_default();
+            of_cause.add(event.path.known, event.path.side);
         }
     }
 
@@ -506,7 +533,10 @@ impl Gathered {
     /// Applies a finding to its connection.
     fn remember(&mut self, finding: &Finding) {
         let subject = Subject::of(finding);
-        if subject.is_refusal {
+        // There is no connection if it could not be opened.
+        let is_not_opened = matches!(finding, Finding::Path(event)
+            if event.path.kind == PathKind::ConnectFailed);
+        if subject.is_refusal || is_not_opened {
             return;
         }
         let cause = self.cause_name(subject.cause);
@@ -528,6 +558,7 @@ impl Gathered {
         let (state, life) = (entry.state, entry.details);
         *self.awareness.entry(state.awareness()).or_default() += 1;
         self.group(&life);
+        self.drawable += u64::from(life.is_drawn());
         let order = life.order();
         let at = self.listed.partition_point(|it| it.order() < order);
         if at < LISTED_MAX {

@@ -176,7 +176,7 @@ fn bins_widen_until_all_fits_and_lose_nothing() {
         let (used, begin) = bins.used();
         let total: u64 = used.iter().flat_map(BTreeMap::values).sum();
         assert_eq!(total, times.len() as u64, "{times:?}");
-        assert!(!used.is_empty() && used.len() <= BINS_MAX);
+        assert!(!used.is_empty() && used.len() <= crate::report::BINS_MAX);
         let first = Duration::from_millis(times.iter().copied().min().unwrap_or_default());
         assert!(begin <= first && first < begin + bins.width(), "{times:?}");
         assert_eq!(used.first().map(BTreeMap::len), Some(1), "{times:?}");

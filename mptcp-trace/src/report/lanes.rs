@@ -10,10 +10,13 @@ use super::{
     gather::ReportedConnection,
     words::{fine, share},
 };
-use crate::model::{Answer, ClosedBy};
+use crate::{
+    model::{Answer, ClosedBy},
+    paths::KnownPath,
+};
 
 /// Margin at both ends of a lane, for marks that are wider than a point; a share of its width.
-const MARGIN: f64 = 0.03;
+pub(super) const MARGIN: f64 = 0.03;
 /// Marks of a scaled lane that are closer than this are drawn as one, with their number.
 const TOGETHER: f64 = 0.045;
 /// Distance of zero from the first decade of [`Axis::Age`].
@@ -49,10 +52,11 @@ impl Axis {
             let Some((first, _)) = marks.first() else {
                 continue;
             };
-            for (at, _) in &marks {
-                let (begin, end) = clock.unwrap_or((*at, *at));
-                clock = Some((begin.min(*at), end.max(*at)));
-                let age = nanos_of(*at - *first);
+            let of_paths = life.paths.iter().flat_map(|path| moments(life, path));
+            for at in marks.iter().map(|(at, _)| *at).chain(of_paths) {
+                let (begin, end) = clock.unwrap_or((at, at));
+                clock = Some((begin.min(at), end.max(at)));
+                let age = nanos_of(at.saturating_sub(*first));
                 if age > 0 {
                     let (least, most) = ages.unwrap_or((age, age));
                     ages = Some((least.min(age), most.max(age)));
@@ -84,7 +88,7 @@ impl Axis {
     }
 
     /// Place of a time, in a lane that begins at `first`; `None` if the axis has no scale.
-    fn place(self, at: Duration, first: Duration) -> Option<f64> {
+    pub(super) fn place(self, at: Duration, first: Duration) -> Option<f64> {
         let share = match self {
             Self::Clock { begin, length } => {
                 share(nanos_of(at.saturating_sub(begin)), nanos_of(length))
@@ -139,7 +143,7 @@ pub(super) struct Tick {
     pub(super) at: Duration,
     /// Distance of two ticks.
     step: Duration,
-    place: f64,
+    pub(super) place: f64,
 }
 
 impl Tick {
@@ -208,7 +212,7 @@ fn step(length: u64) -> u64 {
         .unwrap_or(u64::MAX)
 }
 
-fn nanos_of(duration: Duration) -> u64 {
+pub(super) fn nanos_of(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -300,7 +304,7 @@ pub(super) fn since(life: &ReportedConnection, at: Duration) -> String {
 }
 
 /// Events of a connection in order.
-fn marks(life: &ReportedConnection) -> Vec<(Duration, Mark)> {
+pub(super) fn marks(life: &ReportedConnection) -> Vec<(Duration, Mark)> {
     let mut marks: Vec<(Duration, Mark)> = Vec::new();
     marks.extend(begin(life).map(|at| (at, Mark::Begin)));
     let asked = life.asked.iter();
@@ -312,7 +316,7 @@ fn marks(life: &ReportedConnection) -> Vec<(Duration, Mark)> {
 }
 
 /// Places of marks: to scale, or with a distance between them.
-fn places(marks: &[(Duration, Mark)], axis: Axis) -> Vec<f64> {
+pub(super) fn places(marks: &[(Duration, Mark)], axis: Axis) -> Vec<f64> {
     let first = marks.first().map_or(Duration::ZERO, |it| it.0);
     if axis != Axis::Spread {
         let places = marks.iter().map(|(at, _)| axis.place(*at, first));
@@ -406,7 +410,23 @@ pub(super) fn lane(life: &ReportedConnection, axis: Axis, ticks: &[Tick]) -> Mar
     PreEscaped(svg)
 }
 
-fn line(svg: &mut String, class: &str, from: f64, to: f64, (top, bottom): (u32, u32)) {
+/// When a path ended, or was last known to be open.
+pub(super) fn end_of(life: &ReportedConnection, path: &KnownPath) -> Duration {
+    let of_connection = life.closed.map_or(life.last_at, |(at, _)| at);
+    let end = path.end.as_ref().map_or(of_connection, |end| end.at);
+    end.max(path.from).max(path.last_at)
+}
+
+/// The times that the lane of a path has.
+fn moments(life: &ReportedConnection, path: &KnownPath) -> Vec<Duration> {
+    let stale = path.stale.iter().flat_map(|(from, to)| [Some(*from), *to]);
+    let mut moments: Vec<Duration> = stale.flatten().collect();
+    moments.extend([path.from, end_of(life, path)]);
+    moments.extend(path.up_at.filter(|at| *at >= path.from));
+    moments
+}
+
+pub(super) fn line(svg: &mut String, class: &str, from: f64, to: f64, (top, bottom): (u32, u32)) {
     let (from, to) = (percent(from), percent(to));
     svg.push_str(&format!(
         r#"<line class="{class}" x1="{from}" x2="{to}" y1="{top}" y2="{bottom}"></line>"#

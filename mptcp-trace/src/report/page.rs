@@ -2,6 +2,7 @@
 //! external resources.
 
 mod origin;
+mod paths;
 mod sums;
 mod worst;
 
@@ -15,6 +16,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use self::{
     origin::{losses, origin},
+    paths::paths,
     sums::{answers, causes, destinations, processes, refusals},
     worst::{addressed, timeline},
 };
@@ -24,11 +26,15 @@ use super::{
         CONNECTIONS_MAX, Gathered, Group, LANES_MAX, LISTED_MAX, OTHERS, OfCause,
         ReportedConnection,
     },
+    path_counts::{PathCounts, PathOutcome},
     words::{count, digits, fine, name, outcome, percent, shown},
 };
 use crate::{
     ledger::Awareness,
-    model::{Cause, CauseCertainty, Facts, LossReport, Side, find_cause, short},
+    model::{
+        Cause, CauseCertainty, Facts, LossReport, Reconciliation, Reconciliations, Side,
+        find_cause, short,
+    },
     observe::State,
 };
 
@@ -184,6 +190,7 @@ pub fn page(report: &Report<'_>) -> String {
                 }
                 main {
                     (timeline(report))
+                    (paths(report))
                     (addressed(report))
                     (causes(report))
                     (destinations(gathered))
@@ -208,6 +215,14 @@ pub fn page(report: &Report<'_>) -> String {
     let mut text = markup.into_string();
     text.push('\n');
     text
+}
+
+/// Name and number of a connection's process.
+fn who(life: &ReportedConnection) -> String {
+    match &life.process {
+        Some((pid, comm)) => format!("{} {pid}", name(comm)),
+        None => "unknown process".to_owned(),
+    }
 }
 
 /// The headline: how many of which connections fell back.
@@ -247,7 +262,7 @@ fn more(report: &Report<'_>) -> String {
     let gathered = report.gathered;
     let unaware = gathered.of(Awareness::is_unaware);
     let never = gathered.of(|awareness| awareness == Awareness::NeverAsked);
-    let mut words = Vec::new();
+    let mut words: Vec<String> = ended(gathered.paths).into_iter().collect();
     if gathered.of(Awareness::has_fallen) > 0 {
         let deceived = gathered.of(Awareness::is_deceived);
         let unanswered = unaware - never - deceived;
@@ -292,6 +307,14 @@ fn more(report: &Report<'_>) -> String {
             count(*times, "time", "times")
         ));
     }
+    if let Some((from, to)) = report.facts.dumped() {
+        let to = to.map(|to| format!(" to {}", report.moment(to)));
+        words.push(format!(
+            "This is a dump of a recording, from {}{}.",
+            report.moment(from),
+            to.unwrap_or_default()
+        ));
+    }
     if let Some((first, last)) = gathered.range {
         let took = last.duration_since(first).unwrap_or_default();
         words.push(format!(
@@ -312,6 +335,49 @@ fn more(report: &Report<'_>) -> String {
         ));
     }
     words.join(" ")
+}
+
+/// What became of the connections that ended.
+fn ended(counts: PathCounts) -> Option<String> {
+    let PathCounts {
+        closed,
+        mptcp,
+        fell_back,
+        not_opened,
+        with_several,
+        paths_up: _,
+        joins_failed,
+        stale: _,
+    } = counts;
+    if closed == 0 && not_opened == 0 {
+        return None;
+    }
+    let were = |number: u64| if number == 1 { "was" } else { "were" };
+    let mut words = format!(
+        "{} closed: {} {} MPTCP to the end, {} fell back",
+        count(closed, "connection", "connections"),
+        digits(mptcp),
+        were(mptcp),
+        digits(fell_back),
+    );
+    let unknown = closed.saturating_sub(mptcp).saturating_sub(fell_back);
+    if unknown > 0 {
+        words.push_str(&format!(", of {} that is unknown", digits(unknown)));
+    }
+    if with_several > 0 {
+        words.push_str(&format!("; {} used several paths", digits(with_several)));
+    }
+    if not_opened > 0 {
+        words.push_str(&format!("; {} could not be opened", digits(not_opened)));
+    }
+    if joins_failed > 0 {
+        words.push_str(&format!(
+            "; {} failed",
+            count(joins_failed, "join", "joins")
+        ));
+    }
+    words.push('.');
+    Some(words)
 }
 
 /// Formats a long duration.
@@ -336,8 +402,10 @@ fn banners(report: &Report<'_>) -> Markup {
     let untraced: u64 = untraced(&state.losses);
     let disagree = state
         .reconciled
+        .fallbacks
         .iter()
-        .filter(|it| !it.agrees() && !it.unread)
+        .chain(&state.reconciled.paths)
+        .filter(|it| it.differs())
         .count();
     html! {
         @match report.ending {
@@ -395,6 +463,7 @@ fn figures(report: &Report<'_>) -> Markup {
         dl.figures {
             (figure("", digits(all), "MPTCP connections observed"))
             (figure(if fallen > 0 { "bad" } else { "good" }, digits(fallen), "fell back to TCP"))
+            @if gathered.paths.closed > 0 { (figure("good", digits(gathered.paths.mptcp), "closed, MPTCP to the end")) }
             (figure(if unaware > 0 { "bad" } else { "good" }, digits(unaware), "with unaware application"))
             (figure("", digits(queries), "queries by applications"))
             (figure(if refusals > 0 { "warn" } else { "" }, digits(refusals), "sockets and options refused"))
@@ -416,7 +485,8 @@ fn contents(gathered: &Gathered) -> Markup {
             ul {
                 @if gathered.drawn().next().is_some() { li { a href="#worst" { "Worst connections" } } }
                 @if gathered.listed().next().is_some() { li { a href="#addresses" { "Find an address" } } }
-                @if !gathered.causes.is_empty() { li { a href="#causes" { "Causes" } } }
+                @if gathered.drawn().any(|life| life.paths.len() > 1 || life.paths.are_troubled()) { li { a href="#paths" { "Paths" } } }
+                @if !gathered.causes.is_empty() || !gathered.path_causes.is_empty() { li { a href="#causes" { "Causes" } } }
                 @if !gathered.destinations.is_empty() { li { a href="#destinations" { "Destinations" } } }
                 @if !gathered.processes.is_empty() { li { a href="#processes" { "Processes" } } }
                 @if !gathered.answers.is_empty() { li { a href="#answers" { "Answers and verdicts" } } }

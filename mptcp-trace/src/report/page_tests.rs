@@ -1,6 +1,8 @@
 use super::*;
 use crate::model::{
-    Finding, Loss, Reconciliation, Rung, SensorId, SensorState, Verdict as V, fixture::Row,
+    Dump, Finding, Loss, Path, PathId, PathKind, PathRole, Reconciliation, Reconciliations, Rung,
+    SensorId, SensorState, SocketId, Verdict as V,
+    fixture::{Row, a_path, cleared},
 };
 
 const HOSTILE: &str = "<script>alert(1)</script>\" onload='x'\u{202e}\u{200b}\u{1b}[31m";
@@ -21,6 +23,7 @@ fn facts(sensor: SensorId) -> Facts {
             probes: vec![HOSTILE.into()],
             limits: vec![HOSTILE.into()],
         }],
+        dump: None,
     }
 }
 
@@ -101,12 +104,16 @@ fn hostile() -> Vec<Finding> {
 
 #[test]
 fn nothing_from_outside_is_obeyed() {
+    let differs = Reconciliation {
+        counted: [(HOSTILE.to_owned(), 1)].into(),
+        why: Some(HOSTILE.into()),
+        ..Reconciliation::default()
+    };
     let state = State {
-        reconciled: vec![Reconciliation {
-            counted: [(HOSTILE.to_owned(), 1)].into(),
-            why: Some(HOSTILE.into()),
-            ..Reconciliation::default()
-        }],
+        reconciled: Reconciliations {
+            fallbacks: vec![differs.clone()],
+            paths: vec![differs],
+        },
         losses: LossReport {
             sensors: vec![Loss::none(SensorId::Query)],
             ..LossReport::default()
@@ -186,16 +193,63 @@ fn losses_are_shown_with_their_numbers() {
     let page = draw(&hostile(), &state, &Ending::Orderly);
     assert!(page.contains("no: please report this"));
     state.losses.sensors.clear();
-    state.reconciled = vec![Reconciliation {
+    state.reconciled.fallbacks = vec![Reconciliation {
         netns: 77,
         counted: [("DssFallback".to_owned(), 3)].into(),
         traced: [("DssFallback".to_owned(), 2)].into(),
         why: Some("kernel counted 3, traced 2".into()),
-        unread: false,
+        ..Reconciliation::default()
     }];
     let page = draw(&hostile(), &state, &Ending::Orderly);
-    assert!(page.contains("fallback counts differ from the traced ones"));
+    assert!(page.contains("counts differ from the traced ones"));
     assert!(page.contains("Network namespace 77: kernel counted 3"));
+    assert!(page.contains("<strong>no</strong>"));
+    assert!(!page.contains("Events of paths"));
+    state.reconciled.fallbacks[0].explained = true;
+    let page = draw(&hostile(), &state, &Ending::Orderly);
+    assert!(!page.contains("counts differ from the traced ones"));
+    assert!(!page.contains("<strong>no</strong>") && page.contains("explained below"));
+    assert!(page.contains("Network namespace 77: kernel counted 3"));
+    state.reconciled.paths = vec![Reconciliation {
+        netns: 78,
+        counted: [("MPJoinAckRx".to_owned(), 5)].into(),
+        traced: [("MPJoinAckRx".to_owned(), 4)].into(),
+        why: Some("MPJoinAckRx: kernel counted 5".into()),
+        ..Reconciliation::default()
+    }];
+    let page = draw(&hostile(), &state, &Ending::Orderly);
+    assert!(page.contains("Events of paths in 1 network namespace"));
+    assert!(page.contains("Network namespace 78: MPJoinAckRx: kernel counted 5"));
+}
+
+#[test]
+fn a_dump_is_called_one_with_its_time_and_compares_no_counters() {
+    let state = State::default();
+    let of = |dump| {
+        let facts = Facts {
+            dump,
+            ..facts(SensorId::Query)
+        };
+        let text = page(&Report {
+            title: "dump",
+            facts: &facts,
+            gathered: &Gathered::default(),
+            state: &state,
+            ending: &Ending::Orderly,
+            is_selection: false,
+            utc: true,
+        });
+        check_form(&text);
+        text
+    };
+    let (from, to) = (Duration::from_secs(1), Some(Duration::from_secs(61)));
+    let page = of(Some(Dump { from, to }));
+    let says = "This is a dump of a recording, from 2023-11-14 22:13:21 to 2023-11-14 22:14:21.";
+    assert!(page.contains(says), "{page}");
+    assert!(page.contains("Nothing to compare: this is a dump of a recording"));
+    assert!(!page.contains("no kernel counter was read"));
+    assert!(of(Some(Dump { from, to: None })).contains("from 2023-11-14 22:13:21."));
+    assert!(!of(None).contains("dump of a recording"));
 }
 
 #[test]
@@ -244,7 +298,7 @@ fn long_lists_end_and_say_how_much_is_left_out() {
         .collect();
     let page = draw(&findings, &State::default(), &Ending::Orderly);
     assert_eq!(page.matches("<tr id=\"c").count(), LANES_MAX);
-    assert!(page.contains("30 more connections that fell back are not drawn"));
+    assert!(page.contains("30 more connections are not drawn"));
     let index = page.split_once("id=\"addresses\"").unwrap().1;
     let index = index.split_once("</section>").unwrap().0;
     assert_eq!(
@@ -392,4 +446,162 @@ fn an_address_leads_to_its_connection() {
             "[2001:db8::1]:443"
         ]
     );
+}
+
+/// A path of a connection: the one with this socket.
+fn a_path_of(socket: u64, kind: PathKind, at_s: u64) -> Path {
+    Path {
+        path: Some(PathId {
+            socket: SocketId(socket),
+            began_at: Duration::from_secs(1),
+        }),
+        began_at: Some(Duration::from_secs(1)),
+        up_at: (kind != PathKind::Failed).then(|| Duration::from_millis(1020)),
+        role: match socket {
+            1 => PathRole::First,
+            _ => PathRole::Join,
+        },
+        at: Duration::from_secs(at_s),
+        ..a_path(kind)
+    }
+}
+
+fn with_paths() -> Vec<Finding> {
+    let of = |address, path: Path| {
+        let at_ms = u64::try_from(path.at.as_millis()).unwrap();
+        Row {
+            address,
+            at_ms,
+            cause: None,
+            ..Row::default()
+        }
+        .path(path)
+    };
+    let lost = Path {
+        cause: Some("timeout".into()),
+        decided_by: Some(crate::model::DecidedBy::Nobody),
+        ..a_path_of(2, PathKind::Down, 9)
+    };
+    let closed = |address| Row {
+        address,
+        at_ms: 9_500,
+        ..Row::default()
+    };
+    vec![
+        of(7, a_path_of(1, PathKind::Up, 2)),
+        of(7, a_path_of(2, PathKind::Up, 3)),
+        of(7, a_path_of(2, PathKind::Stale, 5)),
+        of(7, a_path_of(3, PathKind::Failed, 6)),
+        of(7, lost),
+        of(7, a_path_of(1, PathKind::Down, 9)),
+        closed(7).closed(|_| {}),
+        // Healthy, with one path: it counts, and has no lane.
+        of(8, a_path_of(1, PathKind::Up, 2)),
+        of(9, a_path_of(1, PathKind::ConnectFailed, 3)),
+    ]
+}
+
+#[test]
+fn the_paths_of_a_connection_have_lanes_and_a_table() {
+    let page = draw(&with_paths(), &State::default(), &Ending::Orderly);
+    for wanted in [
+        "None of the 2 MPTCP connections observed fell back to TCP.",
+        "1 connection closed: 1 was MPTCP to the end, 0 fell back; 1 used several paths; 1 could \
+         not be opened; 1 join failed.",
+        // Lanes.
+        "stale +4.000\u{a0}s to +8.000\u{a0}s, down +8.000\u{a0}s: timeout, 9.20 kB (50%)",
+        "failed +5.000\u{a0}s: MPJoinAckRejected (prohibited), by the peer",
+        r#"<line class="stale""#,
+        r#"<path class="lost""#,
+        "MPTCP to the end",
+        // The table.
+        r#"<h2 id="paths">Paths</h2>"#,
+        "3 paths came up or were open, 1 join failed, and a path became stale 1 time.",
+        "<td class=\"\">down: timeout</td><td class=\"n\">8.00 kB</td><td class=\"n\">1.20 kB</td><td class=\"n\">50%</td>",
+        // Causes.
+        "<td>join failed</td>",
+        "<td>path ended</td>",
+        "<td>connect failed</td>",
+        "No connection fell back during tracing.",
+    ] {
+        assert!(page.contains(wanted), "{wanted} is missing in {page}");
+    }
+    assert_eq!(page.matches("<tr class=\"path\">").count(), 3);
+    assert_eq!(page.matches("<tr id=\"c").count(), 1);
+}
+
+#[test]
+fn a_cause_of_a_path_from_outside_is_not_obeyed() {
+    let row = Row {
+        comm: HOSTILE,
+        ..Row::default()
+    };
+    let path = Path {
+        cause: Some(HOSTILE.into()),
+        ..a_path_of(2, PathKind::Failed, 6)
+    };
+    let page = draw(&[row.path(path)], &State::default(), &Ending::Orderly);
+    assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
+}
+
+#[test]
+fn a_path_whose_peer_speaks_mptcp_over_another_one_is_named_with_the_numbers() {
+    let row = |address, local| Row {
+        address,
+        local,
+        cause: Some("MPCapableFallbackSYNACK"),
+        ..Row::default()
+    };
+    let fallbacks = |count| -> Vec<Finding> {
+        (1..=count)
+            .map(|it| row(it, "198.51.100.2:1000").connection())
+            .collect()
+    };
+    let mut path = a_path(PathKind::Up);
+    (path.side, path.role, path.is_mptcp) = (Some(Side::Active), PathRole::First, true);
+    let up = Row {
+        address: 9,
+        ..Row::default()
+    }
+    .path(path);
+    for (count, is_named) in [(2, false), (3, true)] {
+        let findings = [fallbacks(count), vec![up.clone()]].concat();
+        let page = draw(&findings, &State::default(), &Ending::Orderly);
+        let sentence = "the path over 198.51.100.2 takes MPTCP away: the peer spoke it in 1 of 1 over \
+                        10.0.0.1, 0 of 3 over 198.51.100.2";
+        assert_eq!(page.contains(sentence), is_named, "{count}");
+        assert_eq!(page.contains("Peer or path"), is_named, "{count}");
+    }
+}
+
+#[test]
+fn what_packets_show_is_counted_and_stands_beside_the_connection_in_its_table() {
+    let page = draw(
+        &[
+            cleared(Row::default().connection()),
+            Row {
+                address: 2,
+                ..Row::default()
+            }
+            .connection(),
+        ],
+        &State::default(),
+        &Ending::Orderly,
+    );
+    assert!(
+        page.contains("<th scope=\"col\">The packet shows</th>"),
+        "{page}"
+    );
+    let counted = "<th class=\"name\" scope=\"row\">option-cleared</th><td class=\"n\">1</td>";
+    assert!(page.contains(counted), "{page}");
+    assert!(
+        page.contains("<td class=\"\">option-cleared</td>"),
+        "{page}"
+    );
+    let none = draw(
+        &[Row::default().connection()],
+        &State::default(),
+        &Ending::Orderly,
+    );
+    assert!(!none.contains("The packet shows"));
 }

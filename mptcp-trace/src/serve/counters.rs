@@ -3,27 +3,31 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     rc::Rc,
 };
 
 use super::{
-    labels::{Fallback, NONE, QueryLabels, UNKNOWN, Whose},
+    labels::{ANSWERS, Fallback, HandshakeLabels, NONE, QueryLabels, UNKNOWN, Whose},
+    paths::Paths,
     zeros,
 };
 use crate::{
     model::{
         Connection, ConnectionEvent, ConnectionKind, Facts, Finding, QueryEvent, Refused, Side,
+        Subject,
     },
     observe::Observer,
+    peers::{ends, spoke},
     sink::escape,
 };
 
-/// Most distinct names of processes or control groups; further ones are counted as [`OTHERS`].
+/// Most distinct names of processes, control groups or containers of pods; further ones are counted as [`OTHERS`].
 pub const NAMES_MAX: usize = 1000;
 /// Label value of names beyond the limit.
 pub const OTHERS: &str = "(others)";
 /// Label value of unknown names.
-const UNKNOWN_NAME: &str = "(unknown)";
+pub(super) const UNKNOWN_NAME: &str = "(unknown)";
 /// Longest label value, bytes: paths of control groups may have any length.
 const NAME_BYTES_MAX: usize = 256;
 
@@ -42,7 +46,8 @@ pub struct Existing {
 #[derive(Debug, Default)]
 pub struct Counters {
     whose: Option<Whose>,
-    names: BTreeMap<Whose, BTreeSet<String>>,
+    interface_of: Option<InterfaceOf>,
+    names: BTreeMap<Whose, BTreeSet<Vec<String>>>,
     /// Fallbacks.
     pub fallbacks: BTreeMap<Fallback, u64>,
     /// Fallbacks that were not allowed, by cause.
@@ -59,7 +64,14 @@ pub struct Counters {
     pub verdicts: BTreeMap<&'static str, u64>,
     /// Refused options, and refused sockets.
     pub refusals: (u64, u64),
+    /// Paths, and connections that ended.
+    pub paths: Paths,
+    /// Connections that this host opened, by what the peer answered.
+    pub handshakes: BTreeMap<HandshakeLabels, u64>,
 }
+
+/// Returns the name of the interface that has an address in a network namespace (an inode number).
+pub type InterfaceOf = fn(u32, IpAddr) -> Option<String>;
 
 /// Counters shared by the loop and its readers.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +84,13 @@ impl Shared {
         let shared = Self(Rc::new(RefCell::new(Counters::new(facts))));
         shared.set_whose(whose);
         shared
+    }
+
+    /// Names interfaces by this function.
+    #[must_use]
+    pub fn naming(self, interface_of: InterfaceOf) -> Self {
+        self.0.borrow_mut().interface_of = Some(interface_of);
+        self
     }
 
     /// Labels further fallbacks by `whose`. Existing counts keep their labels: a count that moved to
@@ -104,6 +123,8 @@ impl Counters {
             refused: at_zero(zeros::refused(facts)),
             queries: at_zero(zeros::queries(facts)),
             verdicts: at_zero(zeros::verdicts(facts)),
+            paths: Paths::new(facts),
+            handshakes: at_zero(zeros::handshakes(facts)),
             ..Self::default()
         }
     }
@@ -112,6 +133,11 @@ impl Counters {
     #[must_use]
     pub fn fallbacks(&self) -> u64 {
         self.fallbacks.values().sum()
+    }
+
+    /// The label of further fallbacks.
+    pub(super) fn whose(&self) -> Option<Whose> {
+        self.whose
     }
 
     fn count<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>) {
@@ -128,7 +154,29 @@ impl Counters {
                 Refused::Option { .. } => self.refusals.0 += 1,
                 Refused::Socket { .. } => self.refusals.1 += 1,
             },
+            Finding::Path(event) => self.paths.path(&event.path),
+            Finding::Closed(event) => self.paths.closed(&event.closed.outcome),
         }
+        self.handshake(finding);
+    }
+
+    /// Counts whether the peer of a connection that this host opened spoke MPTCP, if the finding
+    /// says that.
+    fn handshake(&mut self, finding: &Finding) {
+        let Some(mptcp) = spoke(finding).filter(|_| !self.handshakes.is_empty()) else {
+            return;
+        };
+        let subject = Subject::of(finding);
+        let Some([local, _]) = ends(&subject) else {
+            return;
+        };
+        let is_labelled = self.whose == Some(Whose::Interface);
+        let interface = is_labelled.then(|| {
+            let name = self.interface_of.and_then(|of| of(subject.netns, local));
+            self.bounded(Whose::Interface, &[name.as_deref()]).concat()
+        });
+        let key = (ANSWERS[usize::from(!mptcp)], interface);
+        *self.handshakes.entry(key).or_default() += 1;
     }
 
     fn query(&mut self, event: &QueryEvent) {
@@ -159,7 +207,7 @@ impl Counters {
             ConnectionKind::Fallback => {
                 let whose = self
                     .whose
-                    .map(|whose| (whose, self.name(whose, event, path_of)));
+                    .map(|whose| (whose, self.names(whose, event, path_of)));
                 let fallback = Fallback {
                     cause: cause(),
                     side: side.map_or(UNKNOWN, Side::name),
@@ -179,32 +227,49 @@ impl Counters {
         }
     }
 
-    fn name<'a>(
+    fn names<'a>(
         &mut self,
         whose: Whose,
         event: &'a ConnectionEvent,
         path_of: &dyn Fn(u64) -> Option<&'a str>,
-    ) -> String {
+    ) -> Vec<String> {
         let process = event.connection.owner.as_ref().map(|owner| &owner.process);
-        let name = match whose {
-            Whose::Process => process.map(|it| it.comm.as_str()),
-            Whose::Cgroup => event
-                .place
-                .cgroup
-                .as_deref()
-                .or_else(|| process.and_then(|it| path_of(it.cgroup_id))),
+        let pod = event.place.pod.as_deref();
+        let socket = &event.connection.socket;
+        let interface = self.interface_of.filter(|_| whose == Whose::Interface);
+        let interface = interface.and_then(|of| of(socket.netns, socket.local.ip().to_canonical()));
+        let names = match whose {
+            Whose::Interface => vec![interface.as_deref()],
+            Whose::Process => vec![process.map(|it| it.comm.as_str())],
+            Whose::Cgroup => {
+                let path = event.place.cgroup.as_deref();
+                vec![path.or_else(|| process.and_then(|it| path_of(it.cgroup_id)))]
+            }
+            Whose::Pod => vec![
+                pod.and_then(|it| it.namespace.as_deref()),
+                pod.and_then(|it| it.name.as_deref()),
+                pod.and_then(|it| it.container.as_deref()),
+            ],
         };
-        let name = name.unwrap_or(UNKNOWN_NAME);
-        // Names must not pass control characters to readers of metrics.
-        let name = escape(&name[..name.floor_char_boundary(NAME_BYTES_MAX)]);
+        self.bounded(whose, &names)
+    }
+
+    /// Label values; beyond the limit, those of the others.
+    fn bounded(&mut self, whose: Whose, names: &[Option<&str>]) -> Vec<String> {
+        let name = |name: &Option<&str>| {
+            let name = name.unwrap_or(UNKNOWN_NAME);
+            // Names must not pass control characters to readers of metrics.
+            escape(&name[..name.floor_char_boundary(NAME_BYTES_MAX)])
+        };
+        let names: Vec<String> = names.iter().map(name).collect();
         let known = self.names.entry(whose).or_default();
-        if known.contains(&name) {
-            return name;
+        if known.contains(&names) {
+            return names;
         }
         if known.len() >= NAMES_MAX {
-            return OTHERS.to_owned();
+            return vec![OTHERS.to_owned(); names.len()];
         }
-        known.insert(name.clone());
-        name
+        known.insert(names.clone());
+        names
     }
 }

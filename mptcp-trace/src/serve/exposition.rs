@@ -43,6 +43,46 @@ pub struct Family {
     pub samples: Vec<(Labels, f64)>,
 }
 
+/// A family of counters.
+pub(super) fn counter(
+    name: &'static str,
+    help: &'static str,
+    samples: Vec<(Labels, f64)>,
+) -> Family {
+    Family {
+        name,
+        kind: Kind::Counter,
+        help,
+        samples,
+    }
+}
+
+/// A family of gauges.
+pub(super) fn gauge(name: &'static str, help: &'static str, samples: Vec<(Labels, f64)>) -> Family {
+    Family {
+        name,
+        kind: Kind::Gauge,
+        help,
+        samples,
+    }
+}
+
+/// A sample without labels.
+pub(super) fn one(count: u64) -> Vec<(Labels, f64)> {
+    vec![(Vec::new(), number(count))]
+}
+
+/// Prometheus has only floating-point numbers, which are exact up to 2^53.
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+pub(super) fn number(count: u64) -> f64 {
+    count as f64
+}
+
+/// A label of a sample.
+pub(super) fn label(name: &'static str, value: &str) -> (&'static str, String) {
+    (name, value.to_owned())
+}
+
 impl Flavour {
     /// Selects the format for a client by its `Accept` header.
     #[must_use]

@@ -5,20 +5,22 @@ use std::{
     cell::Cell,
     convert::Infallible,
     future::Future,
+    pin::Pin,
     rc::Rc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::{Bytes, Incoming},
+    body::{Body, Bytes, Frame, Incoming, SizeHint},
     header::{ACCEPT, ALLOW, CONTENT_TYPE},
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::task::JoinHandle;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
     exposition::Flavour,
@@ -44,6 +46,63 @@ pub trait Answers: Clone + 'static {
     fn metrics(&self, flavour: Flavour) -> impl Future<Output = Option<String>>;
     /// True if the tracer responds.
     fn is_alive(&self) -> impl Future<Output = bool>;
+    /// A capture of what was recorded, in parts, according to the query of the request.
+    fn dump(&self, query: &str) -> impl Future<Output = Result<Parts, NoDump>>;
+}
+
+/// A part of a response.
+pub type Part = Bytes;
+/// The parts of a response that is made while it is sent.
+pub type Parts = mpsc::Receiver<Part>;
+
+/// Why there is no dump, in a sentence.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NoDump {
+    /// The request is wrong.
+    Bad(String),
+    /// Nothing is recorded, or nothing of that time.
+    Nothing(String),
+    /// It cannot be made now.
+    Busy(String),
+}
+
+/// The body of a response.
+enum Page {
+    Whole(Full<Bytes>),
+    Parts(Parts),
+}
+
+impl Body for Page {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(whole) => Pin::new(whole).poll_frame(context),
+            Self::Parts(parts) => {
+                let part = parts.poll_recv(context);
+                part.map(|it| it.map(|bytes| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    // Known for a page, so that it has a Content-Length.
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(whole) => whole.size_hint(),
+            Self::Parts(_) => SizeHint::default(),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.is_end_stream(),
+            Self::Parts(_) => false,
+        }
+    }
 }
 
 /// Serves until the future is dropped.
@@ -63,7 +122,9 @@ pub async fn serve(listener: Listener, answers: impl Answers) -> Infallible {
             continue;
         }
         let doing = Rc::new(Doing::default());
-        let task = tokio::task::spawn_local(client(stream, peer, answers.clone(), doing.clone()));
+        let is_local = matches!(listener, Listener::Unix(..));
+        let (answers, its) = (answers.clone(), doing.clone());
+        let task = tokio::task::spawn_local(client(stream, peer, is_local, answers, its));
         clients.known.push((task, doing));
     }
 }
@@ -132,12 +193,18 @@ impl Clients {
     }
 }
 
-async fn client(stream: Box<dyn Stream>, peer: String, answers: impl Answers, doing: Rc<Doing>) {
+async fn client(
+    stream: Box<dyn Stream>,
+    peer: String,
+    is_local: bool,
+    answers: impl Answers,
+    doing: Rc<Doing>,
+) {
     let service = service_fn(move |request| {
         let (answers, doing) = (answers.clone(), doing.clone());
         async move {
             doing.answers.set(doing.answers.get() + 1);
-            let answer = answer(&request, &answers).await;
+            let answer = answer(&request, is_local, &answers).await;
             doing.answers.set(doing.answers.get() - 1);
             doing.since.set(Instant::now());
             Ok::<_, Infallible>(answer)
@@ -155,16 +222,27 @@ async fn client(stream: Box<dyn Stream>, peer: String, answers: impl Answers, do
     }
 }
 
-async fn answer(request: &Request<Incoming>, answers: &impl Answers) -> Response<Full<Bytes>> {
+/// `is_local`: the client was allowed to open our Unix socket.
+async fn answer(
+    request: &Request<Incoming>,
+    is_local: bool,
+    answers: &impl Answers,
+) -> Response<Page> {
+    if request.uri().path() == "/dump" {
+        return match (is_local, request.method()) {
+            // A capture names processes and addresses.
+            (false, _) => plain(
+                StatusCode::FORBIDDEN,
+                "dumps are only served on a Unix socket: --listen unix:PATH\n",
+            ),
+            (true, &Method::GET | &Method::POST) => {
+                dumped(answers.dump(request.uri().query().unwrap_or("")).await)
+            }
+            (true, _) => not_allowed("GET, POST", "/dump is for GET and POST\n"),
+        };
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = plain(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "only GET and HEAD are supported\n",
-        );
-        response
-            .headers_mut()
-            .insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
-        return response;
+        return not_allowed("GET, HEAD", "only GET and HEAD are supported\n");
     }
     match request.uri().path() {
         "/metrics" => {
@@ -196,17 +274,39 @@ async fn answer(request: &Request<Incoming>, answers: &impl Answers) -> Response
         ),
         _elsewhere => plain(
             StatusCode::NOT_FOUND,
-            "available: /metrics, /healthz and /readyz\n",
+            "available: /metrics, /healthz and /readyz; on a Unix socket also /dump\n",
         ),
     }
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+fn dumped(dump: Result<Parts, NoDump>) -> Response<Page> {
+    let (status, why) = match dump {
+        Ok(parts) => {
+            let mut response = Response::new(Page::Parts(parts));
+            let of_bytes = hyper::header::HeaderValue::from_static("application/octet-stream");
+            response.headers_mut().insert(CONTENT_TYPE, of_bytes);
+            return response;
+        }
+        Err(NoDump::Bad(why)) => (StatusCode::BAD_REQUEST, why),
+        Err(NoDump::Nothing(why)) => (StatusCode::NOT_FOUND, why),
+        Err(NoDump::Busy(why)) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    };
+    typed(status, "text/plain; charset=utf-8", why + "\n")
+}
+
+fn not_allowed(allowed: &'static str, text: &'static str) -> Response<Page> {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
+    let allowed = hyper::header::HeaderValue::from_static(allowed);
+    response.headers_mut().insert(ALLOW, allowed);
+    response
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Page> {
     typed(status, "text/plain; charset=utf-8", text.to_owned())
 }
 
-fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response<Page> {
+    let mut response = Response::new(Page::Whole(Full::new(Bytes::from(body))));
     *response.status_mut() = status;
     response.headers_mut().insert(
         CONTENT_TYPE,
@@ -236,6 +336,13 @@ mod tests {
 
         async fn is_alive(&self) -> bool {
             true
+        }
+
+        async fn dump(&self, query: &str) -> Result<Parts, NoDump> {
+            let (to, parts) = mpsc::channel(2);
+            to.send(query.to_owned().into()).await.unwrap();
+            to.send("end".into()).await.unwrap();
+            Ok(parts)
         }
     }
 
@@ -273,6 +380,44 @@ mod tests {
         let mut probe = connect(&address).await;
         assert_eq!(ask(&mut *probe).await, "HTTP/1.1 200 OK");
         served.abort();
+    }
+
+    /// The whole response to a request.
+    async fn response(address: &Address, request: &str) -> String {
+        let mut stream = connect(address).await;
+        let request = format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[test]
+    fn a_dump_is_only_served_on_a_socket_that_has_permissions() {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        for (address, status) in [
+            (Address::Tcp("127.0.0.1:0".parse().unwrap()), "403"),
+            (Address::Unix(folder.path().join("s")), "200"),
+        ] {
+            LocalSet::new().block_on(&runtime, async {
+                let listener = Listener::bind(&address).await.unwrap();
+                let address = listener.address().unwrap();
+                let served = tokio::task::spawn_local(serve(listener, Alive));
+                for method in ["GET", "POST"] {
+                    let said = response(&address, &format!("{method} /dump?since=10m")).await;
+                    assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{said}");
+                    let is_whole = said.contains("since=10m") && said.contains("end");
+                    assert_eq!(is_whole, status == "200", "{said}");
+                }
+                let said = response(&address, "POST /metrics").await;
+                assert!(said.starts_with("HTTP/1.1 405 "), "{said}");
+                served.abort();
+            });
+        }
     }
 
     #[test]

@@ -12,15 +12,22 @@ pub enum Whose {
     Process,
     /// Path of the owner's control group.
     Cgroup,
+    /// The owner's pod and its container.
+    Pod,
+    /// The local interface.
+    Interface,
 }
 
 impl Whose {
-    /// Name of the label.
+    /// Names of its labels.
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub fn labels(self) -> &'static [&'static str] {
         match self {
-            Self::Process => "process",
-            Self::Cgroup => "cgroup",
+            Self::Process => &["process"],
+            Self::Cgroup => &["cgroup"],
+            // Prometheus itself has the labels `namespace` and `pod` for the pod that it scrapes.
+            Self::Pod => &["k8s_namespace_name", "k8s_pod_name", "k8s_container_name"],
+            Self::Interface => &["interface"],
         }
     }
 }
@@ -34,9 +41,16 @@ pub struct Fallback {
     pub side: &'static str,
     /// `reported`, `inferred`, or `unknown`.
     pub known: &'static str,
-    /// Kind of label and name at the time of counting; none without `--label`.
-    pub whose: Option<(Whose, String)>,
+    /// Kind of labels, and their values at the time of counting; none without `--label`.
+    pub whose: Option<(Whose, Vec<String>)>,
 }
 
 /// Labels of a query: API, answer, verdict; `none` where not applicable.
 pub type QueryLabels = (&'static str, &'static str, &'static str);
+
+/// Labels of a handshake: what the peer answered, and the interface, if that was a label when it was
+/// counted.
+pub type HandshakeLabels = (&'static str, Option<String>);
+
+/// What a peer may answer.
+pub(super) const ANSWERS: [&str; 2] = ["mptcp", "tcp"];

@@ -4,13 +4,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{
     counters::{Counters, Existing},
-    exposition::{Family, Kind, Labels},
+    exposition::{Family, Kind, Labels, counter, gauge, label, number, one},
     otlp::queue::Sums,
+    paths, peers,
     process::{self, Usage},
 };
 use crate::{
-    model::{Facts, Loss, Reconciliation, SensorId, SensorState},
+    model::{Facts, Loss, Reconciliation, Reconciliations, SensorId, SensorState},
     observe::State,
+    recorder,
 };
 
 /// Constants of a run.
@@ -40,48 +42,19 @@ pub fn families(
     state: &State,
     about: &About,
     sent: Sums,
+    recorded: recorder::Sums,
     usage: Usage,
 ) -> Vec<Family> {
     let mut families = found(counters);
+    families.extend(paths::families(&counters.paths));
+    families.extend(peers::families(counters, &state.peers));
     families.extend(lost(state));
     families.extend(compared(state));
     families.extend(about_run(state, about));
     families.extend(exported(sent));
+    families.extend(kept(recorded));
     families.extend(process::families(usage));
     families
-}
-
-fn counter(name: &'static str, help: &'static str, samples: Vec<(Labels, f64)>) -> Family {
-    Family {
-        name,
-        kind: Kind::Counter,
-        help,
-        samples,
-    }
-}
-
-fn gauge(name: &'static str, help: &'static str, samples: Vec<(Labels, f64)>) -> Family {
-    Family {
-        name,
-        kind: Kind::Gauge,
-        help,
-        samples,
-    }
-}
-
-/// A sample without labels.
-fn one(count: u64) -> Vec<(Labels, f64)> {
-    vec![(Vec::new(), number(count))]
-}
-
-/// Prometheus has only floating-point numbers, which are exact up to 2^53.
-#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
-fn number(count: u64) -> f64 {
-    count as f64
-}
-
-fn label(name: &'static str, value: &str) -> (&'static str, String) {
-    (name, value.to_owned())
 }
 
 /// Fallbacks by cause, side, certainty of the cause, and the owner that was a label when they were
@@ -93,8 +66,9 @@ fn fallbacks(counters: &Counters) -> Vec<(Labels, f64)> {
             label("side", key.side),
             label("known", key.known),
         ];
-        if let Some((of, name)) = &key.whose {
-            labels.push(label(of.label(), name));
+        if let Some((of, names)) = &key.whose {
+            let names = of.labels().iter().zip(names);
+            labels.extend(names.map(|(of, name)| label(of, name)));
         }
         (labels, number(*count))
     });
@@ -235,23 +209,20 @@ fn lost(state: &State) -> Vec<Family> {
 
 /// Compares the kernel's counters with the traced fallbacks.
 fn compared(state: &State) -> Vec<Family> {
-    let [mut agree, mut differ, mut unread] = [0_u64; 3];
-    for namespace in &state.reconciled {
-        match (namespace.unread, namespace.agrees()) {
-            (true, _) => unread += 1,
-            (false, true) => agree += 1,
-            (false, false) => differ += 1,
-        }
-    }
-    let samples = [("agree", agree), ("differ", differ), ("unread", unread)]
-        .map(|(word, count)| (vec![label("counters", word)], number(count)));
-    let missing = state.reconciled.iter().map(Reconciliation::missing);
+    let Reconciliations { fallbacks, paths } = &state.reconciled;
+    let missing = fallbacks.iter().map(Reconciliation::missing);
     vec![
         gauge(
             "mptcp_trace_namespaces",
             "Network namespaces with fallbacks, by whether the kernel's counters agree with the \
              traced fallbacks.",
-            samples.into(),
+            by_agreement(fallbacks),
+        ),
+        gauge(
+            "mptcp_trace_path_namespaces",
+            "Network namespaces with joins or other counted events of paths, by whether the \
+             kernel's counters agree with what was traced.",
+            by_agreement(paths),
         ),
         gauge(
             "mptcp_trace_missing_fallbacks",
@@ -259,6 +230,21 @@ fn compared(state: &State) -> Vec<Family> {
             one(missing.fold(0, u64::saturating_add)),
         ),
     ]
+}
+
+/// Number of namespaces whose counters agree, differ, or could not be read.
+fn by_agreement(all: &[Reconciliation]) -> Vec<(Labels, f64)> {
+    let [mut agree, mut differ, mut unread] = [0_u64; 3];
+    for namespace in all {
+        match (namespace.unread, namespace.agrees()) {
+            (true, _) => unread += 1,
+            (false, true) => agree += 1,
+            (false, false) => differ += 1,
+        }
+    }
+    [("agree", agree), ("differ", differ), ("unread", unread)]
+        .map(|(word, count)| (vec![label("counters", word)], number(count)))
+        .into()
 }
 
 fn about_run(state: &State, about: &About) -> Vec<Family> {
@@ -368,6 +354,53 @@ fn exported(sent: Sums) -> Vec<Family> {
     ]
 }
 
+/// The flight recorder; zeros without one.
+fn kept(recorded: recorder::Sums) -> Vec<Family> {
+    let recorder::Sums {
+        writes,
+        recorded,
+        queue_full,
+        unwritten,
+        bytes,
+        segments,
+        dumps: (made, failed),
+    } = recorded;
+    let reason = |word, count| (vec![label("reason", word)], number(count));
+    let result = |word, count| (vec![label("result", word)], number(count));
+    vec![
+        gauge(
+            "mptcp_trace_recorder_writes",
+            "1 while the flight recorder writes; 0 without one, or if it cannot write.",
+            one(u64::from(writes)),
+        ),
+        counter(
+            "mptcp_trace_recorder_recorded",
+            "Records that the flight recorder has written to disk.",
+            one(recorded),
+        ),
+        counter(
+            "mptcp_trace_recorder_missing",
+            "Records that are missing from the recording, by reason.",
+            vec![reason("queue", queue_full), reason("write", unwritten)],
+        ),
+        gauge(
+            "mptcp_trace_recorder_bytes",
+            "Bytes of the recording on disk, with the dumps in its directory.",
+            one(bytes),
+        ),
+        counter(
+            "mptcp_trace_recorder_segments",
+            "Files that the flight recorder has begun.",
+            one(segments),
+        ),
+        counter(
+            "mptcp_trace_recorder_dumps",
+            "Dumps made in the directory of the recording, by result.",
+            vec![result("made", made), result("failed", failed)],
+        ),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -398,13 +431,21 @@ mod tests {
                     probes: Vec::new(),
                     limits: vec!["latency is unknown".into()],
                 }],
+                dump: None,
             },
             since: UNIX_EPOCH + std::time::Duration::from_millis(1500),
         }
     }
 
     fn all(counters: &Counters, state: &State) -> Vec<Family> {
-        families(counters, state, &about(), Sums::default(), Usage::default())
+        families(
+            counters,
+            state,
+            &about(),
+            Sums::default(),
+            recorder::Sums::default(),
+            Usage::default(),
+        )
     }
 
     fn text(counters: &Counters, state: &State) -> String {
@@ -452,12 +493,14 @@ mod tests {
             unfollowed: 0,
             over_share: 0,
             self_tests: 0,
+            packets_lost: 0,
         };
         assert!(loss.balances());
         let state = State {
             losses: LossReport {
                 sensors: vec![loss],
                 counted: Vec::new(),
+                paths_under_way: 0,
             },
             ..State::default()
         };
@@ -475,22 +518,29 @@ mod tests {
     /// A count that moved from one series to another would look like new fallbacks there.
     #[test]
     fn fallbacks_keep_the_owner_with_which_they_were_counted() {
-        let of = |whose: Option<(Whose, &str)>| Fallback {
+        let of = |whose: Option<(Whose, &[&str])>| Fallback {
             cause: "DssFallback".into(),
             side: "client",
             known: "reported",
-            whose: whose.map(|(whose, name)| (whose, name.to_owned())),
+            whose: whose
+                .map(|(whose, names)| (whose, names.iter().map(ToString::to_string).collect())),
         };
         let mut counters = Counters::default();
         counters.fallbacks = BTreeMap::from([
             (of(None), 0),
-            (of(Some((Whose::Process, "nginx"))), 2),
-            (of(Some((Whose::Cgroup, "/a"))), 3),
+            (of(Some((Whose::Process, &["nginx"]))), 2),
+            (of(Some((Whose::Cgroup, &["/a"]))), 3),
+            (of(Some((Whose::Pod, &["shop", "web", "(unknown)"]))), 4),
         ]);
         let line =
             "mptcp_trace_fallbacks_total{cause=\"DssFallback\",side=\"client\",known=\"reported\"";
         let text = text(&counters, &State::default());
-        for rest in ["} 0", ",process=\"nginx\"} 2", ",cgroup=\"/a\"} 3"] {
+        for rest in [
+            "} 0",
+            ",process=\"nginx\"} 2",
+            ",cgroup=\"/a\"} 3",
+            ",k8s_namespace_name=\"shop\",k8s_pod_name=\"web\",k8s_container_name=\"(unknown)\"} 4",
+        ] {
             assert!(text.contains(&format!("{line}{rest}\n")), "{text}");
         }
     }
@@ -503,15 +553,25 @@ mod tests {
             ..Reconciliation::default()
         };
         let state = State {
-            reconciled: vec![
-                namespace(None, false),
-                Reconciliation {
-                    counted: [("A".to_owned(), 3)].into(),
-                    traced: [("A".to_owned(), 1)].into(),
-                    ..namespace(Some("x"), false)
-                },
-                namespace(Some("gone"), true),
-            ],
+            reconciled: Reconciliations {
+                fallbacks: vec![
+                    namespace(None, false),
+                    Reconciliation {
+                        counted: [("A".to_owned(), 3)].into(),
+                        traced: [("A".to_owned(), 1)].into(),
+                        ..namespace(Some("x"), false)
+                    },
+                    namespace(Some("gone"), true),
+                ],
+                paths: vec![
+                    namespace(None, false),
+                    Reconciliation {
+                        explained: true,
+                        ..namespace(Some("1 path under way"), false)
+                    },
+                    namespace(Some("x"), false),
+                ],
+            },
             ..State::default()
         };
         let text = text(&Counters::default(), &state);
@@ -521,6 +581,11 @@ mod tests {
         for word in ["agree", "differ", "unread"] {
             assert!(text.contains(&format!(
                 "mptcp_trace_namespaces{{counters=\"{word}\"}} 1\n"
+            )));
+        }
+        for (word, count) in [("agree", 2), ("differ", 1), ("unread", 0)] {
+            assert!(text.contains(&format!(
+                "mptcp_trace_path_namespaces{{counters=\"{word}\"}} {count}\n"
             )));
         }
     }

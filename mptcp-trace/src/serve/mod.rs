@@ -11,5 +11,7 @@ pub mod labels;
 pub mod listen;
 pub mod metrics;
 pub mod otlp;
+pub mod paths;
+pub mod peers;
 pub mod process;
 pub mod zeros;

@@ -4,7 +4,7 @@
 //! Only combinations that can occur on this kernel exist at zero: about a hundred series. Owners are
 //! unknown beforehand, so a series with an owner begins with its first event.
 
-use super::labels::{Fallback, NONE, QueryLabels, UNKNOWN};
+use super::labels::{ANSWERS, Fallback, HandshakeLabels, NONE, QueryLabels, UNKNOWN};
 use crate::model::{
     Answer, Api, CAUSES, Cause, CauseCertainty, Errno, Facts, Rung, SensorId, Side, Stage, Verdict,
 };
@@ -116,6 +116,16 @@ pub fn verdicts(facts: &Facts) -> Vec<&'static str> {
     let all = Verdict::ALL.into_iter().filter(|verdict| verdict.closes());
     match facts.has_sensor(SensorId::Fallback) {
         true => all.map(Verdict::name).collect(),
+        false => Vec::new(),
+    }
+}
+
+/// Labels of handshakes; none unless both those with MPTCP and those without are traced.
+#[must_use]
+pub fn handshakes(facts: &Facts) -> Vec<HandshakeLabels> {
+    let needed = [SensorId::Fallback, SensorId::Subflow];
+    match needed.into_iter().all(|sensor| facts.has_sensor(sensor)) {
+        true => ANSWERS.map(|answer| (answer, None)).into(),
         false => Vec::new(),
     }
 }

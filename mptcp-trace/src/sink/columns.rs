@@ -76,7 +76,8 @@ columns! {
     /// Identity of the connection.
     Id "id" "ID",
     /// A fallback: since the connect. A query: since the fallback. A closing verdict: from the last
-    /// answer to the fallback.
+    /// answer to the fallback. A path: its handshake, or its lifetime. A connection that ended: its
+    /// duration.
     After "after" "AFTER",
     /// What has no column of its own.
     Details "details" "DETAILS",
@@ -477,6 +478,11 @@ pub enum Text {
 }
 
 impl Text {
+    /// Display width of the whole text.
+    pub(super) fn width(&self) -> usize {
+        self.clone().whole().width()
+    }
+
     fn whole(self) -> String {
         match self {
             Self::Plain(text) | Self::Address(text) => text,

@@ -3,16 +3,12 @@
 use std::fmt::Write as _;
 
 use super::wrapped;
-use crate::model::Cause;
+use crate::model::{Cause, Term};
 
 /// What a cause means and what to do next: a paragraph of this width, and a line for each property.
 #[must_use]
 pub fn explanation(cause: &Cause, width: usize) -> String {
-    let kind = if cause.is_fallback {
-        "a connection fell back to TCP"
-    } else {
-        "not a fallback itself"
-    };
+    let kind = cause.group.title();
     let meaning = wrapped(cause.meaning, width).join("\n");
     let mut text = format!("{}: {kind}\n\n{meaning}\n\n", cause.name);
     let mut line = |label: &str, value: &str| {
@@ -23,10 +19,20 @@ pub fn explanation(cause: &Cause, width: usize) -> String {
     line("decided by", cause.function);
     line("RFC 8684", &format!("section {}", cause.rfc_section));
     line("culprits", &culprits(cause));
-    for (index, next) in cause.next.iter().enumerate() {
+    for (index, next) in cause.next_steps().enumerate() {
         line(if index == 0 { "next" } else { "" }, next);
     }
     text
+}
+
+/// What another word of a line means and what to do next.
+#[must_use]
+pub fn term(term: &Term, about: &str, width: usize) -> String {
+    let meaning = wrapped(term.meaning, width).join("\n");
+    format!(
+        "{}: {about}\n\n{meaning}\n\n{:<10} {}\n",
+        term.name, "next", term.next
+    )
 }
 
 /// Names of the usual culprits, likeliest first.
@@ -43,12 +49,12 @@ pub fn culprits(cause: &Cause) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::CAUSES;
+    use crate::model::all_causes;
 
     #[test]
     fn paragraphs_are_broken_and_nothing_is_lost() {
         const WIDTH: usize = 60;
-        for cause in CAUSES {
+        for cause in all_causes() {
             let text = explanation(cause, WIDTH);
             let paragraph = text.split("\n\n").nth(1).unwrap_or_default();
             assert!(
@@ -61,7 +67,7 @@ mod tests {
                     .collect::<Vec<_>>()
             };
             assert_eq!(words(paragraph), words(cause.meaning));
-            for part in cause.next.iter().chain([&cause.function]) {
+            for part in cause.next_steps().chain([cause.function]) {
                 assert!(text.contains(part), "{text}");
             }
         }

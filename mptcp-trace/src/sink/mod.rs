@@ -3,6 +3,7 @@
 mod columns;
 mod explanation;
 mod jsonl;
+mod open_paths;
 mod row;
 mod summary;
 mod sums;
@@ -12,18 +13,18 @@ mod why;
 
 pub use self::{
     columns::{Column, Text, clipped, granted, wrapped},
-    explanation::{culprits, explanation},
+    explanation::{culprits, explanation, term},
     text::{TextLines, TextOptions, Width, one_line},
     times::TimeStyle,
 };
 pub use crate::escape::{escape, without_error_numbers};
 pub use summary::{
-    agreement, brief, closing_verdict, coalesced, evicted, failing, folded, not_shown, reconciled,
-    summary, unwritten,
+    agreement, brief, closing_verdict, coalesced, connections, evicted, failing, folded, not_shown,
+    reconciled, summary, unwritten,
 };
 
 use crate::model::{
-    ConnectionEvent, Facts, Finding, LastAsked, LossReport, Reconciliation, SumTable,
+    ConnectionEvent, Facts, Finding, LastAsked, LossReport, PathEvent, Reconciliations, SumTable,
 };
 
 /// Origin of the records.
@@ -64,6 +65,36 @@ pub struct Folded {
     pub existing: u64,
     /// Closing verdicts `never-asked` of connections whose fallback has a line.
     pub never_asked: u64,
+    /// Events of paths that work, or that were closed on purpose.
+    pub routine: u64,
+}
+
+/// Number of connections by what became of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ConnectionCounts {
+    /// Connections that ended.
+    pub closed: u64,
+    /// Of these, those that were MPTCP to the end.
+    pub mptcp: u64,
+    /// Connections that fell back, whether they ended or not.
+    pub fell_back: u64,
+    /// Connections that ended, of which it is unknown whether they fell back.
+    pub unknown: u64,
+    /// Connections that are MPTCP and open.
+    pub open: u64,
+    /// Connections that could not be opened.
+    pub not_opened: u64,
+}
+
+/// An open socket, the last answer about it, and its open paths.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// The socket.
+    pub event: &'a ConnectionEvent,
+    /// The last answer, if any.
+    pub asked: Option<LastAsked>,
+    /// Its open paths.
+    pub paths: &'a [PathEvent],
 }
 
 /// Number of findings by outcome.
@@ -73,10 +104,14 @@ pub struct FindingCounts {
     pub findings: u64,
     /// Findings left out by filters.
     pub not_shown: u64,
+    /// Events of paths that have a line only on request (`--kind path`).
+    pub routine: u64,
     /// Answers identical to the previous one (`--coalesce`).
     pub coalesced: u64,
     /// Connections evicted before their end because the table was full.
     pub evicted: u64,
+    /// Connections; `None` if the sensor of paths is off.
+    pub connections: Option<ConnectionCounts>,
 }
 
 impl Format {
@@ -132,6 +167,33 @@ impl Format {
         }
     }
 
+    /// Open sockets, each with its open paths; the header comes first.
+    pub fn sockets_with_paths(&self, sockets: &[Listed<'_>], out: &mut Vec<u8>) {
+        match self {
+            Self::Text(lines) => {
+                let all = sockets.iter().flat_map(|it| it.paths);
+                let columns = lines.open_paths(all);
+                lines.header(out);
+                lines.path_header(&columns, out);
+                for listed in sockets {
+                    lines.socket(listed.event, listed.asked, out);
+                    for path in listed.paths {
+                        lines.open_path(&columns, path, out);
+                    }
+                }
+            }
+            Self::Json => {
+                for listed in sockets {
+                    jsonl::socket(listed.event, listed.asked, out);
+                    for path in listed.paths {
+                        jsonl::open_path(path, out);
+                    }
+                }
+            }
+            Self::Nothing => {}
+        }
+    }
+
     /// Summary tables.
     pub fn sums(&self, table: &SumTable, out: &mut Vec<u8>) {
         match self {
@@ -146,7 +208,7 @@ impl Format {
         &self,
         counts: FindingCounts,
         losses: &LossReport,
-        reconciled: &[Reconciliation],
+        reconciled: &Reconciliations,
         out: &mut Vec<u8>,
     ) {
         match self {

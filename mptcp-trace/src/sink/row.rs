@@ -1,5 +1,7 @@
 //! A finding as the cells of a line, before any of them is shortened.
 
+mod path;
+
 use std::{
     net::SocketAddr,
     time::{Duration, SystemTime},
@@ -7,9 +9,10 @@ use std::{
 
 use super::escape;
 use crate::model::{
-    Answer, Api, CauseCertainty, ClosedBy, Connection, ConnectionEvent, ConnectionId,
-    ConnectionKind, Family, Finding, Judgement, Owner, Protocol, QueryEvent, RefusalEvent, Refused,
-    Severity, Side, Subject, SwitchedOff, Verdict, VerdictEvent, displayed, short,
+    Answer, Api, CauseCertainty, Certainty, ClosedBy, Conclusion, Connection, ConnectionEvent,
+    ConnectionId, ConnectionKind, Family, Finding, Judgement, Owner, Packet, Protocol, QueryEvent,
+    RefusalEvent, Refused, Severity, Shown, Side, Subject, SwitchedOff, Verdict, VerdictEvent,
+    displayed, short,
 };
 
 /// Sysctl that determines for how long MPTCP is off.
@@ -45,6 +48,8 @@ impl Row {
             Finding::Connection(event) => of_connection(event),
             Finding::Verdict(event) => of_verdict(event),
             Finding::Refusal(event) => of_refusal(event),
+            Finding::Path(event) => path::of_path(event),
+            Finding::Closed(event) => path::of_closed(event),
         };
         let subject = Subject::of(finding);
         let unknown = || "?".to_owned();
@@ -53,7 +58,9 @@ impl Row {
             kind: finding.kind().replace('_', "-"),
             result: about.result,
             paint: about.paint,
-            comm: subject.process.map_or_else(unknown, |it| escape(&it.comm)),
+            comm: subject
+                .process
+                .map_or_else(unknown, |it| escape(&it.title())),
             pid: subject
                 .process
                 .map_or_else(unknown, crate::model::Process::number),
@@ -99,7 +106,7 @@ pub(super) fn cause(connection: &Connection) -> String {
 pub(super) fn who(owner: Option<&Owner>) -> (String, String) {
     owner.map_or_else(
         || ("?".to_owned(), "?".to_owned()),
-        |owner| (owner.process.number(), escape(&owner.process.comm)),
+        |owner| (owner.process.number(), escape(&owner.process.title())),
     )
 }
 
@@ -109,6 +116,8 @@ fn of_connection(event: &ConnectionEvent) -> About {
         time: _,
         place: _,
         switched_off,
+        packet,
+        history: _,
     } = event;
     let after = connection.since_connect;
     match connection.kind {
@@ -116,7 +125,10 @@ fn of_connection(event: &ConnectionEvent) -> About {
             result: cause(connection),
             paint: RED,
             after,
-            details: of_fallback(connection, switched_off.as_ref()),
+            details: of_fallback(connection, switched_off.as_ref())
+                .into_iter()
+                .chain(shown(packet.as_deref()))
+                .collect(),
         },
         ConnectionKind::FallbackDenied => About {
             result: cause(connection),
@@ -124,6 +136,7 @@ fn of_connection(event: &ConnectionEvent) -> About {
             after,
             details: std::iter::once("subflow reset".to_owned())
                 .chain(of_fallback(connection, switched_off.as_ref()))
+                .chain(shown(packet.as_deref()))
                 .collect(),
         },
         ConnectionKind::Plain => of_plain(connection),
@@ -138,6 +151,19 @@ fn of_connection(event: &ConnectionEvent) -> About {
             details: vec![format!("in this network namespace ({OFF_SYSCTL})")],
         },
     }
+}
+
+/// What a packet shows, if that says more than the cause.
+fn shown(packet: Option<&Packet>) -> Option<String> {
+    let says_more = |what: &&Conclusion| match what.what {
+        Shown::Cleared | Shown::Reflected | Shown::AnotherMachine | Shown::RstOtherTtl => true,
+        Shown::Absent | Shown::Present | Shown::RstSameTtl | Shown::RstUnknown => false,
+    };
+    let found = packet?.conclusions.iter().find(says_more)?;
+    Some(match found.certainty {
+        Certainty::Certain => found.what.name().to_owned(),
+        Certainty::Likely | Certainty::Open => format!("{}?", found.what.name()),
+    })
 }
 
 fn of_plain(connection: &Connection) -> About {

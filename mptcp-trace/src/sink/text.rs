@@ -9,12 +9,14 @@ use std::{
 use super::{
     Printed,
     columns::{Cell, Column, FINDINGS, Layout, Preset, SOCKETS, clipped, family_width, wrapped},
+    open_paths::OpenPaths,
     row::{self, DIM, Row},
     times::{TimeStyle, Times},
     why::why,
 };
 use crate::model::{
-    ConnectionEvent, ConnectionId, ConnectionKind, Finding, LastAsked, Verdict, parts,
+    ConnectionEvent, ConnectionId, ConnectionKind, Finding, LastAsked, NeverTried, PathEvent,
+    Verdict, parts,
 };
 
 const PLAIN: &str = "\x1b[0m";
@@ -51,6 +53,8 @@ pub struct TextOptions {
     pub width: Width,
     /// Print the sentence of each finding below it.
     pub why: bool,
+    /// Print the headers of the packet that decided below its line.
+    pub packets: bool,
     /// Print a line for each socket that was open before tracing began, instead of their number.
     pub lists_existing: bool,
     /// Name of the interface with this index in the network namespace with this inode number, for
@@ -58,6 +62,8 @@ pub struct TextOptions {
     pub interface: fn(u32, u32) -> Option<String>,
     /// Print closing verdicts `never-asked` even if the line of the fallback was printed.
     pub lists_never_asked: bool,
+    /// Say of a connection that the peer opened that no join came.
+    pub lists_no_join: bool,
 }
 
 impl Default for TextOptions {
@@ -69,9 +75,11 @@ impl Default for TextOptions {
             columns: Vec::new(),
             width: Width::Unlimited,
             why: false,
+            packets: false,
             lists_existing: false,
             interface: |_netns, _index| None,
             lists_never_asked: false,
+            lists_no_join: false,
         }
     }
 }
@@ -190,18 +198,35 @@ impl TextLines {
             {
                 return Printed::WithFallback;
             }
+            Finding::Closed(event)
+                if event.closed.never_tried == Some(NeverTried::NoJoinCame)
+                    && !self.options.lists_no_join =>
+            {
+                let mut event = event.clone();
+                event.closed.never_tried = None;
+                return self.finding(&Finding::Closed(event), out);
+            }
             Finding::Connection(event) if event.connection.kind == ConnectionKind::Fallback => {
                 self.fallen.insert(event.connection.id);
             }
             Finding::Connection(_)
             | Finding::Query(_)
             | Finding::Verdict(_)
-            | Finding::Refusal(_) => {}
+            | Finding::Refusal(_)
+            | Finding::Path(_)
+            | Finding::Closed(_) => {}
         }
         self.existing(out);
         self.row(&Row::of(finding), out);
         if self.options.why {
             self.why(&why(finding), out);
+        }
+        if self.options.packets
+            && let Some(packet) = finding.packet()
+        {
+            for line in packet.described() {
+                self.why(&line, out);
+            }
         }
         Printed::Line
     }
@@ -291,6 +316,23 @@ impl TextLines {
         for line in wrapped(sentence, width.saturating_sub(INDENT).max(1)) {
             push(out, &format!("{:INDENT$}{dim}{line}{plain}", ""));
         }
+    }
+
+    /// The lines of these open paths.
+    pub(super) fn open_paths<'a>(&self, paths: impl Iterator<Item = &'a PathEvent>) -> OpenPaths {
+        OpenPaths::new(paths, asked(self.options.width), self.options.interface)
+    }
+
+    /// Their header, below that of the sockets.
+    pub(super) fn path_header(&self, columns: &OpenPaths, out: &mut Vec<u8>) {
+        if self.options.header {
+            columns.header(out);
+        }
+    }
+
+    /// An open path of the socket above it.
+    pub(super) fn open_path(&self, columns: &OpenPaths, event: &PathEvent, out: &mut Vec<u8>) {
+        columns.path(&event.path, out);
     }
 
     /// An open socket, and the last answer about it.

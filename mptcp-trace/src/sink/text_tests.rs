@@ -4,8 +4,10 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::{super::columns::ELLIPSIS, *};
 use crate::model::{
-    Answer, Api, CauseCertainty, ClosedBy, Errno, Evidence, Refusal, RefusalEvent, Refused, Rung,
-    Side, fixture::Row as Fixture,
+    Answer, Api, CauseCertainty, Closed, ClosedBy, Errno, Evidence, NeverTried, Outcome,
+    Path as Subflow, PathKind, PathRole, PeerHistory, Refusal, RefusalEvent, Refused, ResetReason,
+    Rung, Side, Spoke, Whose,
+    fixture::{Row as Fixture, a_path},
 };
 
 const DOCUMENT: &str = "../docs/lines.md";
@@ -107,6 +109,25 @@ fn finding(number: u32, fixture: Fixture) -> Finding {
         }
         finding
     };
+    match number {
+        // The second round has paths instead of what the first one had.
+        21 => return fixture.path(a_path(PathKind::Failed)),
+        24 => return fixture.path(a_path(PathKind::Up)),
+        26 => return fixture.path(a_path(PathKind::Stale)),
+        28 => {
+            return fixture.path(Subflow {
+                cause: Some("timeout".into()),
+                errno: Some(Errno(110)),
+                ..a_path(PathKind::Down)
+            });
+        }
+        29 => return fixture.path(a_path(PathKind::Recovered)),
+        32 => return fixture.path(a_path(PathKind::Priority)),
+        33 => return fixture.path(a_path(PathKind::ConnectFailed)),
+        35 => return fixture.closed(|_| {}),
+        37 => return fixture.closed(fell_back),
+        _ => {}
+    }
     match number % 20 {
         0 => fallback("MPCapableFallbackSYNACK", &|event| {
             event.connection.since_connect = Some(Duration::from_micros(1_749));
@@ -170,6 +191,17 @@ fn finding(number: u32, fixture: Fixture) -> Finding {
     }
 }
 
+/// It fell back at its beginning, and was queried.
+fn fell_back(closed: &mut Closed) {
+    closed.outcome = Outcome::FellBack {
+        at: None,
+        cause: Some("MPCapableFallbackSYNACK".into()),
+    };
+    (closed.paths_tried, closed.paths_up, closed.paths_failed) = (1, 1, 0);
+    closed.paths.clear();
+    closed.queries = 3;
+}
+
 fn refused(fixture: &Fixture) -> Finding {
     let Finding::Query(event) = fixture.query() else {
         panic!("not a query")
@@ -197,6 +229,8 @@ fn time_of(finding: &mut Finding) -> &mut SystemTime {
         Finding::Connection(event) => &mut event.time,
         Finding::Verdict(event) => &mut event.time,
         Finding::Refusal(event) => &mut event.time,
+        Finding::Path(event) => &mut event.time,
+        Finding::Closed(event) => &mut event.time,
     }
 }
 
@@ -582,4 +616,206 @@ fn text_from_outside_cannot_drive_the_terminal() {
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
     }
+}
+
+/// Result, whether there is a time, and details.
+fn cells(finding: &Finding) -> (String, bool, String) {
+    let row = Row::of(finding);
+    (row.result, row.after.is_some(), row.details.join(", "))
+}
+
+#[test]
+fn a_line_of_a_path_says_which_why_and_what_it_carried() {
+    let path = |kind, change: &dyn Fn(&mut Subflow)| {
+        let mut path = a_path(kind);
+        change(&mut path);
+        Fixture::default().path(path)
+    };
+    let same: &dyn Fn(&mut Subflow) = &|_| {};
+    for (finding, result, has_time, details) in [
+        (path(PathKind::Up, same), "first path, client", true, ""),
+        (
+            path(PathKind::Up, &|it| {
+                it.role = PathRole::Join;
+                it.side = Some(Side::Passive);
+                (it.local_id, it.remote_id) = (None, Some(2));
+                it.backup_peer = true;
+                it.up_at = None;
+            }),
+            "join by the peer",
+            false,
+            "ids ?/2, backup at the peer",
+        ),
+        (
+            path(PathKind::Failed, same),
+            "MPJoinAckRejected",
+            true,
+            "received RST: prohibited, join, ids 1/0",
+        ),
+        (
+            path(PathKind::Failed, &|it| {
+                it.known = CauseCertainty::Inferred;
+                it.reset = Some(ResetReason {
+                    code: 6,
+                    transient: true,
+                    received: false,
+                });
+                it.late = true;
+            }),
+            "MPJoinAckRejected?",
+            true,
+            "sent RST: middlebox (transient), join, ids 1/0, noticed late",
+        ),
+        // No reason was given: there is nothing to say.
+        (
+            path(PathKind::Failed, &|it| {
+                it.cause = None;
+                it.reset = Some(ResetReason {
+                    code: 0,
+                    transient: false,
+                    received: false,
+                });
+            }),
+            "cause unknown",
+            true,
+            "join, ids 1/0",
+        ),
+        (
+            path(PathKind::ConnectFailed, same),
+            "MPCapableSynRefused",
+            true,
+            "ECONNREFUSED, first path, client",
+        ),
+        (
+            path(PathKind::Down, same),
+            "connection-closed",
+            true,
+            "join, ids 1/0, 8.00 kB sent (50 %), 1.20 kB received, 3 retransmitted, RTT 20.0 ms",
+        ),
+        (
+            path(PathKind::Down, &|it| {
+                it.is_mptcp = false;
+                it.existing = true;
+                it.ledger = None;
+            }),
+            "connection-closed",
+            true,
+            "join, ids 1/0, fell back, opened earlier",
+        ),
+        (
+            path(PathKind::Priority, same),
+            "backup here",
+            true,
+            "join, ids 1/0",
+        ),
+        (
+            path(PathKind::Priority, &|it| it.backup_here = false),
+            "not a backup",
+            true,
+            "join, ids 1/0",
+        ),
+        (
+            Fixture::default().closed(|_| {}),
+            "mptcp",
+            true,
+            "2 of 3 paths up, 1 failed, no query, 16.0 kB sent, 1.20 kB received",
+        ),
+        (
+            Fixture::default().closed(fell_back),
+            "fell back",
+            true,
+            "MPCapableFallbackSYNACK, 1 path, 3 queries, 16.0 kB sent, 1.20 kB received",
+        ),
+        (
+            Fixture::default().closed(|it| {
+                (it.paths_tried, it.paths_up, it.paths_failed) = (1, 1, 0);
+                it.never_tried = Some(NeverTried::NoEndpoint);
+                it.queries = 1;
+                it.duration = None;
+                it.incomplete = true;
+            }),
+            "mptcp",
+            false,
+            "1 path, no second path: no-endpoint, 1 query, 16.0 kB sent, 1.20 kB received, not \
+             all of it observed",
+        ),
+    ] {
+        let found = cells(&finding);
+        assert_eq!(found, (result.into(), has_time, details.into()));
+    }
+}
+
+#[test]
+fn that_no_join_came_is_printed_on_request_only() {
+    let finding = Fixture::default().closed(|it| it.never_tried = Some(NeverTried::NoJoinCame));
+    let print = |lists_no_join| {
+        let mut lines = TextLines::new(TextOptions {
+            lists_no_join,
+            why: true,
+            ..TextOptions::default()
+        });
+        let mut out = Vec::new();
+        let _printed = lines.finding(&finding, &mut out);
+        String::from_utf8(out).unwrap()
+    };
+    let text = print(true);
+    assert!(text.contains("no second path: no-join-came"), "{text}");
+    assert!(text.contains("no join of it"), "{text}");
+    let text = print(false);
+    assert!(!text.contains("join"), "{text}");
+    assert_eq!(text.lines().count(), 2);
+}
+
+#[test]
+fn every_event_of_a_path_has_a_sentence_and_a_refusal_names_the_reason() {
+    for kind in PathKind::ALL {
+        let said = why(&Fixture::default().path(a_path(kind)));
+        assert!(said.len() > 30, "{kind:?}: {said}");
+    }
+    let said = why(&Fixture::default().path(a_path(PathKind::Failed)));
+    assert!(said.contains("prohibited: Code 3"), "{said}");
+    let said = why(&Fixture::default().path(Subflow {
+        cause: Some("Tomorrow\u{1b}".into()),
+        ..a_path(PathKind::Down)
+    }));
+    assert_eq!(said, "no explanation of Tomorrow\\u{1b} is known");
+    let said = why(&Fixture::default().closed(|it| {
+        it.never_tried = Some(NeverTried::LimitZero);
+    }));
+    assert!(said.contains("allows no second path"), "{said}");
+}
+
+#[test]
+fn why_says_whether_the_peer_or_a_path_is_the_reason_with_the_numbers() {
+    let said = |whose| {
+        let mut finding = Fixture {
+            cause: Some("MPCapableFallbackSYNACK"),
+            ..Fixture::default()
+        }
+        .connection();
+        let Finding::Connection(event) = &mut finding else {
+            unreachable!()
+        };
+        let spoke = |local: &str, mptcp, tcp| Spoke {
+            local: local.into(),
+            mptcp,
+            tcp,
+        };
+        let spoke = vec![spoke("\u{1b}0", 30, 0), spoke("eth1", 0, 42)];
+        event.history = Some(Box::new(PeerHistory { whose, spoke }));
+        let mut out = Vec::new();
+        let why = TextOptions {
+            why: true,
+            ..options(Width::Unlimited)
+        };
+        TextLines::new(why).finding(&finding, &mut out);
+        String::from_utf8(out).unwrap()
+    };
+    let path = said(Whose::Path(vec!["eth1".into()]));
+    let clause = "by the connections so far, the path over eth1 takes MPTCP away: the peer spoke it in \
+                  30 of 30 over \\u{1b}0, 0 of 42 over eth1";
+    // It begins a sentence, or follows a semicolon.
+    assert!(path.contains(&clause[1..]), "{path}");
+    assert!(path.contains("mptcp-trace probe 192.0.2.7:443"), "{path}");
+    assert!(!said(Whose::Unknown).contains("so far"));
 }

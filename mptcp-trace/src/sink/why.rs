@@ -1,16 +1,41 @@
 //! What a finding means, in one sentence (`--why`).
 
+mod path;
+
 use super::{
     escape,
     row::{OFF_SYSCTL, who},
 };
 use crate::model::{
-    CauseCertainty, Connection, ConnectionEvent, ConnectionKind, Finding, SwitchedOff, displayed,
-    find_cause, short,
+    Cause, CauseCertainty, Connection, ConnectionEvent, ConnectionKind, Finding, Side, SwitchedOff,
+    displayed, find_cause, short,
 };
 
 /// The meaning of a finding; empty if there is nothing to add. Text from outside is escaped.
 pub(super) fn why(finding: &Finding) -> String {
+    let mut sentence = meaning(finding);
+    if let Some(packet) = finding.packet() {
+        for conclusion in &packet.conclusions {
+            follow(&mut sentence, &format!("the packet shows {conclusion}"));
+        }
+    }
+    sentence
+}
+
+/// Adds a clause, or a new sentence after a whole one.
+fn follow(text: &mut String, clause: &str) {
+    if !text.ends_with('.') {
+        text.push_str("; ");
+        text.push_str(clause);
+        return;
+    }
+    let mut letters = clause.chars();
+    text.push(' ');
+    text.extend(letters.next().map(|it| it.to_ascii_uppercase()));
+    text.push_str(letters.as_str());
+}
+
+fn meaning(finding: &Finding) -> String {
     match finding {
         Finding::Query(event) => {
             let judgement = event.judgement.as_ref();
@@ -23,6 +48,8 @@ pub(super) fn why(finding: &Finding) -> String {
             escape(&event.judgement.sentence) + &doubt.unwrap_or_default()
         }
         Finding::Refusal(event) => event.refusal.why().to_owned(),
+        Finding::Path(event) => path::of_path(&event.path),
+        Finding::Closed(event) => path::of_closed(&event.closed),
     }
 }
 
@@ -32,10 +59,22 @@ fn of_connection(event: &ConnectionEvent) -> String {
         time: _,
         place: _,
         switched_off,
+        packet: _,
+        history,
     } = event;
     match connection.kind {
         ConnectionKind::Fallback => {
-            explained(connection) + &blame(switched_off.as_ref(), connection)
+            let mut text = explained(connection);
+            let told = history.as_ref().and_then(|it| it.clause());
+            let more = [
+                blame(switched_off.as_ref(), connection),
+                told.map(|it| escape(&it)),
+                probe(connection),
+            ];
+            for clause in more.into_iter().flatten() {
+                follow(&mut text, &clause);
+            }
+            text
         }
         ConnectionKind::FallbackDenied => format!(
             "the kernel had to fall back, was not allowed to, and reset the subflow: {}",
@@ -75,24 +114,32 @@ fn explained(connection: &Connection) -> String {
     )
 }
 
+/// The command that asks the path, if this end connected and the peer or the path may be at fault.
+fn probe(connection: &Connection) -> Option<String> {
+    let cause = connection.cause.as_deref().and_then(find_cause);
+    let is_outside = cause.is_some_and(Cause::is_probed);
+    let to = displayed(connection.socket.remote);
+    if connection.side != Some(Side::Active) || !is_outside || to.port() == 0 {
+        return None;
+    }
+    Some(format!("next: mptcp-trace probe {to}"))
+}
+
 /// Since when and for how long MPTCP is off, and which connection caused it.
-fn blame(switched_off: Option<&SwitchedOff>, connection: &Connection) -> String {
-    let Some(SwitchedOff {
+fn blame(switched_off: Option<&SwitchedOff>, connection: &Connection) -> Option<String> {
+    let SwitchedOff {
         at,
         off_for,
         id: _,
         remote,
         owner,
-    }) = switched_off
-    else {
-        return String::new();
-    };
+    } = switched_off?;
     let since = short(connection.at.saturating_sub(*at));
     let off_for = off_for.map_or_else(|| "an unknown time".to_owned(), short);
     let (pid, comm) = who(owner.as_ref());
-    format!(
-        "; off for {off_for} ({OFF_SYSCTL}) since {since} before, when {comm} {pid} reached \
-         {} only without MPTCP",
+    Some(format!(
+        "off for {off_for} ({OFF_SYSCTL}) since {since} before, when {comm} {pid} reached {} only \
+         without MPTCP",
         displayed(*remote)
-    )
+    ))
 }

@@ -73,6 +73,8 @@ pub enum Overlay {
     Help,
     /// The life of a connection.
     Connection(ConnectionId),
+    /// The paths of a connection.
+    Paths(ConnectionId),
     /// An explanation.
     Explanation(Rc<Explanation>),
 }
@@ -151,6 +153,15 @@ impl App {
     #[must_use]
     pub fn over(&self) -> &Overlay {
         self.over.last().map_or(&Overlay::Nothing, |(over, _)| over)
+    }
+
+    /// The connection that is open: its life or its paths are shown.
+    #[must_use]
+    pub fn open_connection(&self) -> Option<ConnectionId> {
+        match self.over() {
+            Overlay::Connection(id) | Overlay::Paths(id) => Some(*id),
+            Overlay::Nothing | Overlay::Help | Overlay::Explanation(_) => None,
+        }
     }
 
     /// The filter.
@@ -351,6 +362,7 @@ impl App {
             Command::Last => self.step(|_line| usize::MAX / 2),
             Command::Open => self.open(snapshot),
             Command::Explain => self.explain(snapshot),
+            Command::Paths => self.open_paths(snapshot),
             Command::Back => {
                 if self.over.pop().is_none() {
                     self.filter.clear();
@@ -405,7 +417,10 @@ impl App {
             Overlay::Help => {
                 self.over.pop();
             }
-            Overlay::Nothing | Overlay::Connection(_) | Overlay::Explanation(_) => {
+            Overlay::Nothing
+            | Overlay::Connection(_)
+            | Overlay::Paths(_)
+            | Overlay::Explanation(_) => {
                 self.over.push((Overlay::Help, 0));
             }
         }
@@ -452,11 +467,31 @@ impl App {
         }
     }
 
+    /// Opens the paths of the connection that is open, or selected; closes them.
+    fn open_paths(&mut self, snapshot: &Snapshot) {
+        let id = match self.over() {
+            Overlay::Help | Overlay::Explanation(_) => return,
+            Overlay::Paths(_) => {
+                self.over.pop();
+                return;
+            }
+            Overlay::Connection(id) => Some(*id),
+            Overlay::Nothing => match self.selected(snapshot) {
+                Some(Selected::Connection(row)) => Some(row.id),
+                Some(Selected::Sum(..)) | None => None,
+            },
+        };
+        match id {
+            Some(id) => self.over.push((Overlay::Paths(id), 0)),
+            None => self.notify("no paths to show: no connection is selected"),
+        }
+    }
+
     /// Explains the connection that is open, or the selected row.
     fn explain(&mut self, snapshot: &Snapshot) {
         let explanation = match self.over() {
             Overlay::Help | Overlay::Explanation(_) => return,
-            Overlay::Connection(id) => {
+            Overlay::Connection(id) | Overlay::Paths(id) => {
                 let row = snapshot.rows.iter().find(|row| row.id == *id);
                 row.map(|row| explain::connection(row))
             }

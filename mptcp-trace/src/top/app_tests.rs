@@ -181,7 +181,7 @@ fn an_explanation_lies_over_what_it_explains() {
     let mut app = App::new(false);
     let title = |app: &App| match app.over() {
         Overlay::Explanation(it) => it.title.clone(),
-        other @ (Overlay::Nothing | Overlay::Help | Overlay::Connection(_)) => {
+        other @ (Overlay::Nothing | Overlay::Help | Overlay::Connection(_) | Overlay::Paths(_)) => {
             format!("{other:?}")
         }
     };
@@ -284,4 +284,26 @@ fn the_mouse_selects_opens_sorts_and_scrolls() {
     app.mouse(click(3, 0), &snapshot);
     assert_eq!((app.tab(), app.over()), (Tab::Connections, &Overlay::Help));
     assert_eq!(press(&mut app, &snapshot, "m"), Action::Mouse(false));
+}
+
+#[test]
+fn paths_are_read_only_while_a_connection_is_shown() {
+    let snapshot = snapshot();
+    let mut app = App::new(false);
+    let second = snapshot.rows.iter().find(|row| row.id.socket.0 == 2);
+    let second = second.map(|row| row.id);
+    for (keys, open) in [
+        ("r", None),
+        ("/nginx\n\n", second),
+        ("o", second),
+        ("?", None),
+        ("?", second),
+        ("e", None),
+        ("\u{1b}\u{1b}\u{1b}", None),
+        ("o", second),
+        ("2", None),
+    ] {
+        press(&mut app, &snapshot, keys);
+        assert_eq!(app.open_connection(), open, "{keys:?}");
+    }
 }

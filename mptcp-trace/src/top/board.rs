@@ -1,16 +1,26 @@
 //! Gathers findings for `top`. Pure and bounded by [`Limits`]: when full, the least recently active
 //! connection is evicted; of one connection, the oldest entries but the first.
 
-use std::{cell::RefCell, collections::VecDeque, net::SocketAddr, rc::Rc, time::Duration};
+mod paths;
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
 
 use crate::{
     aggregation::{Aggregation, Marks},
     ledger::{Change, Ledger, State},
     model::{
-        By, Connection, ConnectionId, ConnectionKind, Finding, Judgement, Process, Protocol, Side,
-        Socket, Subject, SumTable, Verdict, displayed, short,
+        By, Conclusion, Connection, ConnectionId, ConnectionKind, Finding, Judgement, Outcome,
+        Path, PathRole, Process, Protocol, Side, Socket, Subject, SumTable, Verdict, displayed,
+        short,
     },
     observe::Observer,
+    paths::Paths,
 };
 
 /// Limits of the board.
@@ -29,6 +39,9 @@ impl Limits {
         moments: 48,
     };
 }
+
+/// Most conclusions from packets per connection.
+const CONCLUSIONS_MAX: usize = 8;
 
 /// Seconds for which the fallback rate is kept.
 pub const SECONDS: usize = 600;
@@ -93,12 +106,20 @@ pub struct Row {
     pub answer: Option<&'static str>,
     /// It has ended.
     pub is_closed: bool,
+    /// What it was, when it ended.
+    pub outcome: Option<Outcome>,
+    /// Its first path failed.
+    pub is_not_opened: bool,
+    /// Its paths.
+    pub paths: Paths,
     /// Last activity, on `CLOCK_BOOTTIME`.
     pub heard_at: Duration,
     /// Timeline, in order.
     pub moments: VecDeque<TimelineEntry>,
     /// Number of omitted timeline entries.
     pub forgotten: u64,
+    /// What the packets that decided show; at most [`CONCLUSIONS_MAX`].
+    pub conclusions: Vec<Conclusion>,
     /// State from the ledger.
     state: State,
 }
@@ -110,12 +131,23 @@ pub struct Snapshot {
     pub rows: Vec<Rc<Row>>,
     /// Sums by [`SUMS`].
     pub sums: Vec<SumTable>,
+    /// Joins and connections that failed, and paths that ended, by cause.
+    pub path_causes: BTreeMap<String, PathCauses>,
     /// Totals for the header.
     pub totals: Totals,
     /// Fallbacks per second, the current second last.
     pub rate: Vec<u64>,
     /// Time of the snapshot, on `CLOCK_BOOTTIME`.
     pub now: Duration,
+}
+
+/// What paths did because of one cause.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PathCauses {
+    /// Joins and connections that failed.
+    pub failed: u64,
+    /// Paths that ended.
+    pub ended: u64,
 }
 
 /// Totals for the header.
@@ -150,6 +182,7 @@ pub struct Board {
     limits: Limits,
     ledger: Ledger<Shown>,
     aggregations: [Aggregation; SUMS.len()],
+    path_causes: BTreeMap<String, PathCauses>,
     rate: Rate,
     totals: Totals,
     latest: Duration,
@@ -183,6 +216,10 @@ impl Observer for Shared {
     fn finding<'a>(&mut self, finding: &'a Finding, path_of: &dyn Fn(u64) -> Option<&'a str>) {
         self.0.borrow_mut().take(finding, path_of);
     }
+
+    fn reading(&mut self, path: &Path) {
+        self.0.borrow_mut().read(path);
+    }
 }
 
 impl Board {
@@ -193,6 +230,7 @@ impl Board {
             limits,
             ledger: Ledger::new(limits.connections),
             aggregations: SUMS.map(Aggregation::new),
+            path_causes: BTreeMap::new(),
             rate: Rate::default(),
             totals: Totals::default(),
             latest: Duration::ZERO,
@@ -210,6 +248,9 @@ impl Board {
         if subject.falls_at.is_some() {
             self.rate.add(at);
         }
+        if let Finding::Path(event) = finding {
+            self.count_cause(&event.path);
+        }
         let mut change = self.ledger.take(finding, &subject, |key, socket| Shown {
             row: Rc::new(Row::new(key.id(), socket, at)),
             marks: Marks::default(),
@@ -223,8 +264,12 @@ impl Board {
             let state = change.entry.state;
             let row = Rc::make_mut(&mut change.entry.details.row);
             row.heard_at = row.heard_at.max(at);
-            row.update(&subject, socket, path_of);
+            // An event of a further path has the addresses of that one.
+            let is_of_join = matches!(finding, Finding::Path(event)
+                if event.path.role == PathRole::Join || event.path.kind.is_of_address());
+            row.update(&subject, Some(socket).filter(|_| !is_of_join), path_of);
             row.happens(finding, at, self.limits.moments);
+            row.concludes(finding, at, self.limits.moments);
             row.state = state;
         }
     }
@@ -240,8 +285,9 @@ impl Board {
             sums: self
                 .aggregations
                 .iter()
-                .map(|it| it.table(forgotten))
+                .map(|it| self.with_path_causes(it.table(forgotten)))
                 .collect(),
+            path_causes: self.path_causes.clone(),
             totals: Totals {
                 connections: counts.connections,
                 fallbacks: counts.fallen,
@@ -272,9 +318,13 @@ impl Row {
             queries: 0,
             answer: None,
             is_closed: false,
+            outcome: None,
+            is_not_opened: false,
+            paths: Paths::default(),
             heard_at: at,
             moments: VecDeque::new(),
             forgotten: 0,
+            conclusions: Vec::new(),
             state: State::default(),
         };
         if !id.born_at.is_zero() {
@@ -290,7 +340,7 @@ impl Row {
     fn update<'a>(
         &mut self,
         subject: &Subject<'a>,
-        socket: &Socket,
+        socket: Option<&Socket>,
         path_of: &dyn Fn(u64) -> Option<&'a str>,
     ) {
         if let Some(process) = subject.process {
@@ -304,12 +354,14 @@ impl Row {
                 self.process = Some(process.clone());
             }
         }
-        // A closed or unconnected socket has no remote address.
-        if !socket.remote.ip().is_unspecified() {
-            self.remote = displayed(socket.remote);
-        }
-        if !socket.local.ip().is_unspecified() || self.local.ip().is_unspecified() {
-            self.local = displayed(socket.local);
+        if let Some(socket) = socket {
+            // A closed or unconnected socket has no remote address.
+            if !socket.remote.ip().is_unspecified() {
+                self.remote = displayed(socket.remote);
+            }
+            if !socket.local.ip().is_unspecified() || self.local.ip().is_unspecified() {
+                self.local = displayed(socket.local);
+            }
         }
         self.queries += u64::from(subject.is_query);
         if subject.has_fallen {
@@ -361,6 +413,8 @@ impl Row {
                 );
                 self.moment(at, TimelineKind::End, words, moments_max);
             }
+            Finding::Path(event) => self.path(&event.path, at, moments_max),
+            Finding::Closed(event) => self.closed(&event.closed, at, moments_max),
             Finding::Refusal(event) => {
                 let refusal = &event.refusal;
                 let words = format!(
@@ -469,6 +523,7 @@ impl Row {
     #[must_use]
     pub fn state(&self) -> &'static str {
         match (self.is_mptcp, self.fell_back) {
+            _ if self.is_not_opened => "failed",
             (false, _) => "TCP",
             (true, Some(true)) => "fell back",
             (true, Some(false)) => "MPTCP",

@@ -154,3 +154,46 @@ fn an_ipv4_peer_of_an_ipv6_socket_has_an_ipv4_address() {
     let shown = (rows[0].local.to_string(), rows[0].remote.to_string());
     assert_eq!(shown, ("10.0.0.1:40000".into(), "10.0.0.2:443".into()));
 }
+
+#[test]
+fn a_reading_is_of_the_connection_that_has_the_socket_now() {
+    use crate::model::{
+        PathId, PathKind, SocketId,
+        fixture::{a_ledger, a_path},
+    };
+    let row = Fixture {
+        at_ms: 1_000,
+        ..Fixture::default()
+    };
+    let id = PathId {
+        socket: SocketId(9),
+        began_at: Duration::from_secs(1),
+    };
+    let Finding::Path(event) = row.path(Path {
+        path: Some(id),
+        ledger: Some(a_ledger()),
+        ..a_path(PathKind::Up)
+    }) else {
+        panic!("no path")
+    };
+    let path = event.path.clone();
+    let mut board = board(Limits::STATED, &[Finding::Path(event)]);
+    let read_at = |board: &Board| {
+        let snapshot = board.snapshot(Duration::from_secs(2));
+        snapshot.rows[0].paths.read_at()
+    };
+    let connection = path.connection.unwrap();
+    let earlier = ConnectionId {
+        born_at: connection.born_at + Duration::from_secs(5),
+        ..connection
+    };
+    for other in [None, Some(earlier)] {
+        board.read(&Path {
+            connection: other,
+            ..path.clone()
+        });
+        assert_eq!(read_at(&board), None);
+    }
+    board.read(&path);
+    assert_eq!(read_at(&board), Some(path.at));
+}

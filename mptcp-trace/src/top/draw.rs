@@ -3,6 +3,7 @@
 
 mod head;
 mod life;
+mod paths;
 mod tables;
 mod text;
 
@@ -19,6 +20,7 @@ use ratatui::{
 use self::{
     head::{draw_head, notes},
     life::draw_life,
+    paths::draw_paths,
     tables::{draw_connections, draw_sums},
     text::{draw_explanation, draw_help},
 };
@@ -30,7 +32,7 @@ use super::{
     table::{Order, Tab},
 };
 use crate::{
-    model::{Loss, Process, Reconciliation, SensorId, SumRow, find_cause, short},
+    model::{Loss, Process, Reconciliation, Reconciliations, SensorId, SumRow, find_cause, short},
     observe::State,
     sink::{Text, clipped, granted, wrapped},
 };
@@ -123,10 +125,17 @@ pub fn draw(
     let line = tab_line(app, tabs, paint);
     frame.render_widget(Paragraph::new(line), tabs);
     match app.over().clone() {
-        Overlay::Connection(id) => {
+        over @ (Overlay::Connection(id) | Overlay::Paths(id)) => {
             let row = snapshot.rows.iter().find(|row| row.id == id);
+            let draw_it = match over {
+                Overlay::Paths(_) => draw_paths,
+                Overlay::Nothing
+                | Overlay::Help
+                | Overlay::Connection(_)
+                | Overlay::Explanation(_) => draw_life,
+            };
             match row {
-                Some(row) => draw_life(frame, body, app, row, snapshot.now, paint, escape),
+                Some(row) => draw_it(frame, body, app, row, snapshot.now, paint, escape),
                 None => frame.render_widget(
                     Paragraph::new("This connection was evicted as the least recently active one."),
                     body,
@@ -202,7 +211,10 @@ fn foot_line(
     let keys = match (app.over(), app.is_replay()) {
         (Overlay::Help, _) => "Esc back  Up/Down PgUp/PgDn scroll",
         (Overlay::Explanation(_), _) => "Esc back  Up/Down scroll  Space pause  ? help",
-        (Overlay::Connection(_), _) => "Esc back  Up/Down scroll  e explain  Space pause  ? help",
+        (Overlay::Connection(_), _) => {
+            "Esc back  Up/Down scroll  e explain  o paths  Space pause  ? help"
+        }
+        (Overlay::Paths(_), _) => "Esc back  Up/Down scroll  e explain  Space pause  ? help",
         (Overlay::Nothing, false) => {
             "q quit  / filter  s sort  Enter open  e explain  w capture  Space pause  ? help"
         }

@@ -7,7 +7,10 @@ use ratatui::{
 
 use super::*;
 use crate::{
-    model::{Verdict, fixture::Row as Fixture},
+    model::{
+        Outcome, Path, PathId, PathKind, PathRole, SocketId, Verdict,
+        fixture::{Row as Fixture, a_path},
+    },
     sink::escape,
     top::board::{Board, Limits},
 };
@@ -34,22 +37,34 @@ fn snapshot() -> Snapshot {
 }
 
 fn frame(width: u16, height: u16, keys: &[KeyCode], around: &Around) -> Buffer {
-    let snapshot = snapshot();
+    frame_of(&snapshot(), width, height, keys, around)
+}
+
+pub(super) fn frame_of(
+    snapshot: &Snapshot,
+    width: u16,
+    height: u16,
+    keys: &[KeyCode],
+    around: &Around,
+) -> Buffer {
     let mut app = App::new(around.playing.is_some());
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     let mut show = |app: &mut App| {
-        let shown = terminal.draw(|frame| draw(frame, app, &snapshot, around, escape));
+        let shown = terminal.draw(|frame| draw(frame, app, snapshot, around, escape));
         shown.unwrap().buffer.clone()
     };
     for code in keys {
         show(&mut app);
-        app.key(KeyEvent::from(*code), &snapshot);
+        app.key(KeyEvent::from(*code), snapshot);
     }
     show(&mut app)
 }
 
 fn screen(width: u16, height: u16, keys: &[KeyCode], around: &Around) -> String {
-    let buffer = frame(width, height, keys, around);
+    text_of(&frame(width, height, keys, around), width, height)
+}
+
+pub(super) fn text_of(buffer: &Buffer, width: u16, height: u16) -> String {
     let mut text = String::new();
     for y in 0..height {
         let line: String = (0..width).map(|x| buffer[(x, y)].symbol()).collect();
@@ -59,7 +74,7 @@ fn screen(width: u16, height: u16, keys: &[KeyCode], around: &Around) -> String 
     text
 }
 
-fn around() -> Around {
+pub(super) fn around() -> Around {
     Around {
         source: "6.18.5 tracepoint".to_owned(),
         clock: "12:00:00".to_owned(),
@@ -330,6 +345,7 @@ fn losses_stand_in_the_head_by_kind_and_go_when_they_do_not_hold() {
         losses: crate::model::LossReport {
             sensors: vec![loss, untracked],
             counted: Vec::new(),
+            paths_under_way: 0,
         },
         evicted: 5,
         ..State::default()
@@ -394,14 +410,20 @@ fn a_replay_shows_its_position_and_losses() {
         unread,
         ..Reconciliation::default()
     };
-    for (account, says) in [
-        (account(5, 3, false), "kernel counted 2 more"),
-        (account(3, 5, false), "counters differ"),
-        (account(0, 5, true), "counters unread"),
+    let none = || account(3, 3, false);
+    for (fallbacks, paths, says) in [
+        (account(5, 3, false), none(), "kernel counted 2 more"),
+        (account(3, 5, false), none(), "counters differ"),
+        (account(0, 5, true), none(), "counters unread"),
+        (none(), account(0, 5, true), "counters unread"),
+        (none(), account(5, 3, false), "counters of paths differ"),
     ] {
         let mut around = around.clone();
         around.state = Some(State {
-            reconciled: vec![account],
+            reconciled: Reconciliations {
+                fallbacks: vec![fallbacks],
+                paths: vec![paths],
+            },
             ..State::default()
         });
         let text = screen(130, 24, &[], &around);
@@ -431,4 +453,136 @@ fn shares_and_times_are_short() {
     ] {
         assert_eq!(ago(Duration::from_secs(seconds), Duration::ZERO), want);
     }
+}
+
+/// A healthy connection of two paths, one of which was stale and ended, and a join that failed; one
+/// that closed; one that could not be opened.
+fn with_paths() -> Snapshot {
+    let mut board = Board::new(Limits::STATED);
+    let row = |address, at_ms, remote| Fixture {
+        address,
+        at_ms,
+        remote,
+        cause: None,
+        ..Fixture::default()
+    };
+    let path = |socket, role, kind| Path {
+        path: Some(PathId {
+            socket: SocketId(socket),
+            began_at: Duration::from_secs(1),
+        }),
+        role,
+        began_at: Some(Duration::from_secs(1)),
+        up_at: (kind != PathKind::Failed).then(|| Duration::from_millis(1_020)),
+        ..a_path(kind)
+    };
+    let lost = Path {
+        cause: Some("timeout".into()),
+        ..path(2, PathRole::Join, PathKind::Down)
+    };
+    let main = "192.0.2.7:443";
+    for finding in [
+        row(1, 1_020, main).path(path(1, PathRole::First, PathKind::Up)),
+        row(1, 2_000, "192.0.2.8:443").path(path(2, PathRole::Join, PathKind::Up)),
+        row(1, 3_000, "192.0.2.8:443").path(path(2, PathRole::Join, PathKind::Stale)),
+        row(1, 5_000, "192.0.2.8:443").path(lost),
+        row(1, 6_000, main).path(path(1, PathRole::First, PathKind::Stale)),
+        row(1, 6_500, "192.0.2.9:443").path(path(3, PathRole::Join, PathKind::Failed)),
+        row(2, 1_020, main).path(path(9, PathRole::First, PathKind::Up)),
+        row(2, 2_000, main).closed(|it| it.outcome = Outcome::Mptcp),
+        row(3, 2_000, main).path(path(8, PathRole::First, PathKind::ConnectFailed)),
+    ] {
+        board.take(&finding, &|_id| None);
+    }
+    board.snapshot(Duration::from_secs(8))
+}
+
+fn screen_with_paths(keys: &[KeyCode]) -> String {
+    let buffer = frame_of(&with_paths(), 80, 30, keys, &around());
+    text_of(&buffer, 80, 30)
+}
+
+#[test]
+fn healthy_connections_are_mptcp_and_have_their_outcome_when_they_end() {
+    let text = screen_with_paths(&[]);
+    assert!(text.contains("2 connections, 0 fell back (0%)"), "{text}");
+    for wanted in [
+        // The addresses of a join are not those of the connection.
+        "MPTCP curl 7 192.0.2.7:443 1s",
+        "MPTCP curl 7 192.0.2.7:443 MPTCP to the end 6s.",
+        "failed curl 7 192.0.2.7:443 MPCapableSynRefused 6s",
+    ] {
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let is_it = |line: &str| words(line) == wanted;
+        assert!(text.lines().any(is_it), "{wanted:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn a_connection_opens_into_its_paths() {
+    // From the table, and from the life of the connection; the key closes them too.
+    let [from_table, from_life, closed] = ["o", "\no", "\noo"].map(|keys| {
+        let code = |key| match key {
+            '\n' => KeyCode::Enter,
+            key => KeyCode::Char(key),
+        };
+        screen_with_paths(&keys.chars().map(code).collect::<Vec<_>>())
+    });
+    assert!(
+        closed.contains("Life") && !closed.contains("Paths of"),
+        "{closed}"
+    );
+    assert!(from_life.contains("Paths of"), "{from_life}");
+    for wanted in [
+        "Paths of 10.0.0.1:1000 -> 192.0.2.7:443",
+        "1 stale, 1 down, 1 failed",
+        "stale   10.0.0.1:1000 -> 192.0.2.7:443  first, ids",
+        "up 6s ago after 20.0 ms, stale since 2s, 8.00 kB sent, 1.20 kB received",
+        "down    10.0.0.1:1000 -> 192.0.2.8:443  join, ids 1/0",
+        "was stale for 2.00 s, down 3s ago: timeout,",
+        "failed  10.0.0.1:1000 -> 192.0.2.9:443  join, ids 1/0",
+        "failed 1s ago: MPJoinAckRejected (prohibited), decided by",
+    ] {
+        assert!(
+            from_table.contains(wanted),
+            "{wanted:?} is not in\n{from_table}"
+        );
+    }
+    let on_a_sum = screen_with_paths(&[KeyCode::Char('2'), KeyCode::Char('o')]);
+    assert!(on_a_sum.contains("no connection is selected"), "{on_a_sum}");
+}
+
+#[test]
+fn causes_cover_joins_and_ends() {
+    let text = screen_with_paths(&[KeyCode::Char('3')]);
+    let row = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        let words = line.unwrap_or_else(|| panic!("no {name} in\n{text}"));
+        let words: Vec<&str> = words.split_whitespace().collect();
+        words[..5].join(" ")
+    };
+    assert_eq!(row("CAUSE"), "CAUSE CONNS FELL FAILED ENDED");
+    assert!(row("MPJoinAckRejected").ends_with("0 1 0"), "{text}");
+    assert!(row("MPCapableSynRefused").ends_with("0 1 0"), "{text}");
+    assert!(row("timeout").ends_with("0 0 1"), "{text}");
+    let order = |name: &str| text.find(name).unwrap();
+    assert!(order("MPJoinAckRejected") < order("timeout"), "{text}");
+    // Enter opens the connections whose path had the cause.
+    let opened = screen_with_paths(&[KeyCode::Char('3'), KeyCode::Enter]);
+    assert!(opened.contains("192.0.2.7:443"), "{opened}");
+}
+
+#[test]
+fn the_life_and_the_explanation_of_a_connection_name_its_paths() {
+    let life = screen_with_paths(&[KeyCode::Enter]);
+    for wanted in [
+        "path 10.0.0.1:1000 -> 192.0.2.8:443 (join) is stale",
+        "FAILED: MPJoinAckRejected",
+    ] {
+        let life = life.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(life.contains(wanted), "{wanted:?} is not in\n{life}");
+    }
+    let explained = screen_with_paths(&[KeyCode::Char('e')]);
+    assert!(explained.contains("path down"), "{explained}");
+    assert!(explained.contains("192.0.2.8:443: timeout"), "{explained}");
 }

@@ -54,6 +54,7 @@ pub fn connection(row: &Row) -> Explanation {
     match (row.state(), row.cause.as_deref()) {
         ("fell back", Some(cause)) => parts.extend(cause_parts(cause)),
         ("fell back", None) => parts.push(Part::text(UNKNOWN)),
+        ("failed", _) => parts.push(Part::text("It could not be opened: its first path failed.")),
         ("MPTCP", _) => parts.push(Part::text(
             "It is MPTCP: no fallback was seen since it was opened, or since tracing began.",
         )),
@@ -63,7 +64,49 @@ pub fn connection(row: &Row) -> Explanation {
              not show its state with this attach method (see mptcp-trace doctor).",
         )),
     }
+    parts.extend(path_parts(row));
+    parts.extend(packet_parts(row));
     Explanation { title, parts }
+}
+
+/// What the packets that decided show, and what follows from it.
+fn packet_parts(row: &Row) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for conclusion in &row.conclusions {
+        let term = conclusion.what.term();
+        parts.push(Part::default());
+        for (label, text) in [
+            ("packet", conclusion.to_string()),
+            ("", term.meaning.to_owned()),
+            ("next", term.next.to_owned()),
+        ] {
+            let label = Some(label.to_owned()).filter(|it| !it.is_empty());
+            parts.push(Part { label, text });
+        }
+    }
+    parts
+}
+
+/// The causes of its paths that failed, or ended otherwise than by being closed.
+fn path_parts(row: &Row) -> Vec<Part> {
+    let mut known: Vec<&str> = Vec::new();
+    let mut parts = Vec::new();
+    for path in row.paths.iter() {
+        let Some(end) = path.end.as_ref().filter(|end| end.is_failure) else {
+            continue;
+        };
+        let cause = end.cause.as_deref().unwrap_or("unknown");
+        parts.push(Part::default());
+        parts.push(Part {
+            label: Some(format!("path {}", path.state())),
+            text: format!("{} -> {}: {cause}", path.local, path.remote),
+        });
+        if !known.contains(&cause) && cause != "unknown" {
+            known.push(cause);
+            parts.extend(cause_parts(cause));
+        }
+    }
+    parts
 }
 
 /// Explains a line of a summary table: the causes of its connections, the most frequent first.
@@ -77,9 +120,17 @@ pub fn group(table: usize, row: &SumRow, snapshot: &Snapshot) -> Explanation {
         )],
         (By::Cause, "unknown") => vec![Part::text(UNKNOWN)],
         (By::Cause, cause) => cause_parts(cause),
-        (By::Process | By::Dest | By::Netns | By::Cgroup | By::Verdict, _) => {
-            causes_of(by, row, snapshot)
-        }
+        (
+            By::Process
+            | By::Dest
+            | By::Netns
+            | By::Cgroup
+            | By::Verdict
+            | By::Path
+            | By::Endpoint
+            | By::Interface,
+            _,
+        ) => causes_of(by, row, snapshot),
     };
     Explanation { title, parts }
 }
@@ -99,7 +150,13 @@ fn causes_of(by: By, row: &SumRow, snapshot: &Snapshot) -> Vec<Part> {
     let is_in = |it: &Row| match by {
         By::Process => aggregation::process(it.process.as_ref()) == row.key,
         By::Dest => aggregation::destination(it.remote) == row.key,
-        By::Cause | By::Netns | By::Cgroup | By::Verdict => false,
+        By::Cause
+        | By::Netns
+        | By::Cgroup
+        | By::Verdict
+        | By::Path
+        | By::Endpoint
+        | By::Interface => false,
     };
     let mut causes: BTreeMap<&str, u64> = BTreeMap::new();
     for it in snapshot.rows.iter().filter(|it| is_in(it)) {
@@ -172,7 +229,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{CAUSES, fixture::Row as Fixture},
+        model::{
+            CAUSES, PeerHistory, Shown, Whose,
+            fixture::{Row as Fixture, cleared},
+        },
         top::board::{Board, Limits},
     };
 
@@ -248,6 +308,30 @@ mod tests {
         let shown = all(&connection(row.unwrap()));
         assert!(shown.contains("verdict misled: asked in a way"), "{shown}");
         assert!(shown.contains("decided by"), "{shown}");
+    }
+
+    #[test]
+    fn what_its_packet_shows_is_in_the_history_of_a_connection_and_is_explained() {
+        let mut board = Board::new(Limits::STATED);
+        let mut finding = cleared(Fixture::default().connection());
+        if let crate::model::Finding::Connection(event) = &mut finding {
+            event.history = Some(Box::new(PeerHistory {
+                whose: Whose::Peer,
+                spoke: Vec::new(),
+            }));
+        }
+        for _ in 0..20 {
+            board.take(&finding, &|_id| None);
+        }
+        let snapshot = board.snapshot(Duration::from_secs(8));
+        let row = &snapshot.rows[0];
+        let has = |words: &str| row.moments.iter().any(|it| it.words.starts_with(words));
+        assert!(has("the packet shows option-cleared (certain): 12 bytes"));
+        assert!(has("by the connections so far, the peer is without MPTCP"));
+        assert!(row.conclusions.len() < 20, "bounded");
+        let shown = all(&connection(row));
+        assert!(shown.contains("packet option-cleared (certain)"), "{shown}");
+        assert!(shown.contains(Shown::Cleared.term().meaning), "{shown}");
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub enum Command {
     Open,
     /// Explain the selection.
     Explain,
+    /// Show the paths of the connection.
+    Paths,
     /// Go back.
     Back,
     /// Begin to type a filter.
@@ -208,6 +210,9 @@ bindings! {
     }
     Selection "explain its cause, as `mptcp-trace explain` does; without one, its state and verdict" {
         [letter('e')] Do::Explain,
+    }
+    Selection "the paths of the connection: up, stale, down or failed and why, and what each carries, live" {
+        [letter('o')] Do::Paths,
     }
     Selection "back; from a table: drop the filter" {
         [Alone(KeyCode::Esc), Alone(KeyCode::Backspace)] Do::Back,

@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, rc::Rc, str::FromStr as _};
 
 use super::board::{Row, SUMS, Snapshot};
-use crate::model::{Prefix, SumRow};
+use crate::model::{By, Prefix, SumRow};
 
 /// Tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +66,7 @@ impl Tab {
 /// Sort orders.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// Deceived applications first, then fallbacks; latest first.
+    /// Deceived applications first, then fallbacks, then paths that failed; latest first.
     Worst,
     /// Last active first.
     Latest,
@@ -148,7 +148,15 @@ pub fn sums(
         .cloned()
         .collect();
     rows.sort_by(|one, other| {
+        let failed = |row: &SumRow| snapshot.path_causes.get(&row.key).map_or(0, |it| it.failed);
         let ordered = compare_sums(order, one, other);
+        // Of causes without a fallback, those of joins that failed come first.
+        let ordered = match (order, SUMS.get(table)) {
+            (Order::Fallbacks, Some(By::Cause)) => {
+                ordered.then_with(|| failed(other).cmp(&failed(one)))
+            }
+            _other => ordered,
+        };
         turned(ordered, is_reversed).then_with(|| one.key.cmp(&other.key))
     });
     rows
@@ -178,7 +186,10 @@ fn compare_rows(order: Order, one: &Row, other: &Row) -> Ordering {
         }
         Order::Queries => other.queries.cmp(&one.queries).then_with(latest),
         Order::Worst => {
-            let badness = |row: &Row| (row.is_deceived(), row.fell_back == Some(true));
+            let badness = |row: &Row| {
+                let has_fallen = row.fell_back == Some(true);
+                (row.is_deceived(), has_fallen, row.paths.are_troubled())
+            };
             badness(other).cmp(&badness(one)).then_with(latest)
         }
         Order::Latest | Order::Fallbacks | Order::Share | Order::Connections | Order::Name => {
@@ -263,8 +274,17 @@ fn haystack(row: &Row) -> String {
         || ("?", "?".to_owned()),
         |process| (process.comm.as_str(), process.number()),
     );
+    let paths: Vec<String> = row
+        .paths
+        .iter()
+        .map(|path| {
+            let cause = path.end.as_ref().and_then(|end| end.cause.as_deref());
+            let cause = cause.unwrap_or_default();
+            format!("{} {} {cause}", path.local, path.remote)
+        })
+        .collect();
     format!(
-        "{} {comm} {pid} {} {} {} {} {} {}",
+        "{} {comm} {pid} {} {} {} {} {} {} {} {}",
         row.state(),
         row.local,
         row.remote,
@@ -272,6 +292,8 @@ fn haystack(row: &Row) -> String {
         row.verdict.map_or("", |verdict| verdict.name()),
         row.cgroup.as_deref().unwrap_or_default(),
         row.netns,
+        row.remark().unwrap_or_default(),
+        paths.join(" "),
     )
     .to_lowercase()
 }

@@ -176,7 +176,7 @@ fn tshark_shows_the_cause_at_the_packet_without_the_option() {
     until("the packet is captured", || !stripped().is_empty());
     tcpdump.finish();
     tracer.signal(Signal::INT);
-    check(&tracer.output(), 0, "1 finding");
+    check(&tracer.output(), 0, "1 fell back");
     let words = [
         "annotate",
         text(&packets),
@@ -241,7 +241,7 @@ fn tshark_shows_the_comments_of_a_pcapng_that_wireshark_captured() {
         .arg(&capture)
         .arg("--")
         .args(asker("fall 3"));
-    check(&command.output().unwrap(), 0, "3 findings");
+    check(&command.output().unwrap(), 0, "3 connections: 3 fell back");
     // Packets reach the file late, and a block may be there in part.
     let words = [
         "annotate",

@@ -35,6 +35,125 @@ fn a_process_that_is_not_there() {
 }
 
 #[test]
+fn a_dash_is_no_name_of_a_file_beside_stdout() {
+    for words in [["--capture", "-"], ["--output", "-"], ["bundle", "-"]] {
+        check(&run(words), 2, "write /dev/stdout, or ./- for a file");
+    }
+}
+
+#[test]
+fn a_capture_is_not_compared_with_itself() {
+    let sessions = concat!(env!("CARGO_MANIFEST_DIR"), "/../captures/sessions");
+    let client = format!("{sessions}/isp-client.mpt");
+    let (_folder, copy) = scratch("copy.mpt");
+    fs::copy(&client, &copy).unwrap();
+    for same in [client.as_str(), copy.to_str().unwrap()] {
+        check(&run(["pair", &client, same]), 1, "give one of each host");
+    }
+}
+
+#[test]
+fn captures_that_cannot_be_compared_say_why() {
+    let sessions = concat!(env!("CARGO_MANIFEST_DIR"), "/../captures/sessions");
+    let (client, server) = (
+        format!("{sessions}/isp-client.mpt"),
+        format!("{sessions}/isp-server.mpt"),
+    );
+    let (_folder, part) = scratch("part.mpt");
+    let part = part.to_str().unwrap();
+    let pair = |from: usize, to: usize| {
+        fs::write(part, &fs::read(&server).unwrap()[from..to]).unwrap();
+        run(["pair", &client, part])
+    };
+    check(&pair(0, 0), 1, "the file is empty");
+    check(&pair(0, 2000), 1, "ends before its first record");
+    check(&pair(100, 2000), 1, "not an mptcp-trace capture");
+    let whole = fs::metadata(&server).unwrap().len() as usize;
+    let output = pair(0, whole - 300);
+    check(
+        &output,
+        1,
+        "is cut off: what is missing in it proves nothing",
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("4 option-removed"), "{text}");
+    assert!(
+        text.contains("it is cut off, and its losses are unknown"),
+        "{text}"
+    );
+    let stranger = format!("{sessions}/host.mpt");
+    check(
+        &run(["pair", &client, &stranger]),
+        0,
+        "cover different times",
+    );
+    check(&run(["pair", "-", "-"]), 2, "only one of the two captures");
+    check(&run(["pair", &client, "/"]), 1, "cannot read /");
+}
+
+#[test]
+fn a_capture_of_pair_may_come_from_a_pipe_and_in_any_order() {
+    let sessions = concat!(env!("CARGO_MANIFEST_DIR"), "/../captures/sessions");
+    let of = |args: &[&str], stdin: Stdio| {
+        let command = tracer().args(args).stdin(stdin).output().unwrap();
+        assert!(command.status.success(), "{}", stderr(&command));
+        (
+            String::from_utf8(command.stdout.clone()).unwrap(),
+            stderr(&command),
+        )
+    };
+    let name = |end: &str| format!("{sessions}/isp-{end}.mpt");
+    let (client, server) = (name("client"), name("server"));
+    let (expected, notes) = of(&["pair", &client, &server], Stdio::null());
+    assert_eq!(notes, "");
+    assert!(expected.contains("4 option-removed"), "{expected}");
+    let pipe = |file: &str| {
+        let cat = std::process::Command::new("cat")
+            .arg(file)
+            .stdout(Stdio::piped())
+            .spawn();
+        Stdio::from(cat.unwrap().stdout.unwrap())
+    };
+    let file = |file: &str| Stdio::from(fs::File::open(file).unwrap());
+    let renamed = |text: &str, name: &str| text.replace(name, "stdin");
+    for stdin in [pipe(&client), file(&client)] {
+        let (text, _) = of(&["pair", "-", &server], stdin);
+        assert_eq!(text, renamed(&expected, &client));
+    }
+    let (text, _) = of(&["pair", &client, "-"], pipe(&server));
+    assert_eq!(text, renamed(&expected, &server));
+    let (text, _) = of(&["pair", &client, "/dev/stdin"], pipe(&server));
+    assert_eq!(text, expected.replace(&server, "/dev/stdin"));
+    let (text, notes) = of(&["pair", &server, &client], Stdio::null());
+    assert_eq!(text, expected);
+    assert!(
+        notes.contains("it is taken as the server's capture"),
+        "{notes}"
+    );
+    let (_, notes) = of(&["pair", "-q", &server, &client], Stdio::null());
+    assert_eq!(notes, "");
+}
+
+#[test]
+fn redacted_captures_are_compared_without_their_addresses() {
+    let sessions = concat!(env!("CARGO_MANIFEST_DIR"), "/../captures/sessions");
+    let (_folder, path) = scratch("client.tar.zst");
+    let bundle = path.to_str().unwrap();
+    let client = format!("{sessions}/isp-client.mpt");
+    let output = run(["bundle", bundle, "--redact", "--from", &client]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = run(["pair", bundle, &format!("{sessions}/isp-server.mpt")]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for says in [
+        "6 connections; redacted: its addresses are not compared\n",
+        "6 connections: 6 in both captures (6 by sequence numbers)",
+        "4 option-removed",
+    ] {
+        assert!(text.contains(says), "{says} in {text}");
+    }
+}
+
+#[test]
 fn a_thread_is_not_a_process() {
     let (send, receive) = std::sync::mpsc::channel();
     let (end, wait) = std::sync::mpsc::channel::<()>();
@@ -200,6 +319,7 @@ fn a_kernel_that_does_not_describe_itself() {
             .unwrap()
     };
     check(&hidden(""), 3, "provide it with --btf FILE");
+    check(&hidden(""), 3, "pahole --btf_encode_detached FILE VMLINUX");
     // With a description from elsewhere everything but trampolines can work.
     let output = hidden(&format!("--btf {} --attach fexit", copy.display()));
     check(
@@ -229,6 +349,70 @@ fn mptcp_switched_off_is_said_and_traced_all_the_same() {
         0,
         "MPTCP is switched off here: net.mptcp.enabled is 0",
     );
+    for advice in [
+        "sysctl net.mptcp.enabled=1",
+        "/etc/sysctl.d/",
+        "podman run --sysctl",
+        "mptcpize run",
+    ] {
+        check(&output, 0, advice);
+    }
+}
+
+/// The kernel's type information, in which every member of `struct sock_common` is 8 bytes further
+/// back: what another kernel's would look like.
+fn moved(mut btf: Vec<u8>) -> Vec<u8> {
+    let word = |btf: &[u8], at: usize| {
+        let bytes = btf[at..at + 4].try_into().unwrap();
+        u32::from_ne_bytes(bytes)
+    };
+    let size = |number: u32| usize::try_from(number).unwrap();
+    let header = size(word(&btf, 4));
+    let types = header + size(word(&btf, 8));
+    let names = header + size(word(&btf, 16));
+    let (mut at, end) = (types, types + size(word(&btf, 12)));
+    while at < end {
+        let info = word(&btf, at + 4);
+        let (kind, count) = (info >> 24 & 31, size(info & 0xffff));
+        let name = &btf[names + size(word(&btf, at))..];
+        let is_it = kind == 4 && name.starts_with(b"sock_common\0");
+        at += 12;
+        if is_it {
+            for member in 0..count {
+                let place = at + 12 * member + 8;
+                let offset = word(&btf, place) + 64;
+                btf[place..place + 4].copy_from_slice(&offset.to_ne_bytes());
+            }
+            return btf;
+        }
+        at += match kind {
+            1 | 14 | 17 => 4,
+            3 => 12,
+            4 | 5 | 15 | 19 => 12 * count,
+            6 | 13 => 8 * count,
+            _ => 0,
+        };
+    }
+    panic!("there is no struct sock_common");
+}
+
+#[test]
+fn the_type_information_of_another_kernel_is_refused() {
+    if !may_trace("the_type_information_of_another_kernel_is_refused") {
+        return;
+    }
+    let own = fs::read("/sys/kernel/btf/vmlinux").unwrap();
+    let (_dir, file) = scratch("other.btf");
+    let path = file.to_str().unwrap();
+    fs::write(&file, &own).unwrap();
+    check(&run(["--btf", path, "--duration", "100ms"]), 0, "0 lost");
+    fs::write(&file, moved(own)).unwrap();
+    let question = format!("does {path} describe the running kernel?");
+    check(&run(["--btf", path, "--duration", "100ms"]), 3, &question);
+    let doctor = run(["doctor", "--btf", path]);
+    assert_eq!(doctor.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said.contains("DOES NOT WORK"), "{said}");
 }
 
 /// Twenty mistakes in the command line, and what is printed: one sentence, and what to type.
@@ -290,7 +474,7 @@ fn a_file_that_is_no_capture() {
         (b"#!/bin/sh\n", "this is not an mptcp-trace capture"),
         (
             b"MPTCPTR\x63",
-            "capture has layout 99, but this program reads up to layout 2",
+            "capture has layout 99, but this program reads up to layout 3",
         ),
     ] {
         fs::write(&file, bytes).unwrap();

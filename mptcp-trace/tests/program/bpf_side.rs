@@ -2,10 +2,11 @@
 //! running kernel, with the attach method that it supports.
 
 use std::{
-    io::Write as _,
+    io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use rustix::process::Signal;
@@ -208,6 +209,49 @@ fn more_sockets_are_listed_than_the_ring_holds() {
         stderr(&output)
     );
     assert_eq!(counted(&lines, "ring_full"), 0);
+}
+
+/// I/O between attaching and the pass over all files must not hide a socket from the list.
+#[test]
+fn a_connection_that_carries_data_all_the_time_is_listed() {
+    if !may_trace("a_connection_that_carries_data_all_the_time_is_listed") {
+        return;
+    }
+    let listener = mptcp();
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    listener.bind(&any.into()).unwrap();
+    listener.listen(1).unwrap();
+    let client = mptcp();
+    client.connect(&listener.local_addr().unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let ends = [&client, &server].map(|end| {
+        let address = end.local_addr().unwrap().as_socket().unwrap();
+        u64::from(address.port())
+    });
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut buffer = [0; 1024];
+            while !is_over.load(Ordering::Relaxed) {
+                (&client).write_all(&[0; 1024]).unwrap();
+                (&server).read_exact(&mut buffer).unwrap();
+            }
+        });
+        let mut list = tracer();
+        list.args(["list", "--json", "--pid"])
+            .arg(std::process::id().to_string());
+        let output = list.output().unwrap();
+        is_over.store(true, Ordering::Relaxed);
+        let lines = json_lines(&output);
+        let ports: Vec<u64> = of_type(&lines, "socket")
+            .iter()
+            .filter(|socket| socket["state"] == "ESTABLISHED")
+            .filter_map(|socket| socket["local"]["port"].as_u64())
+            .collect();
+        for end in ends {
+            assert!(ports.contains(&end), "{end}: {lines:?}");
+        }
+    });
 }
 
 /// The socket is closed with unread data: no MPTCP-level FIN is sent, and its subflow outlives it.

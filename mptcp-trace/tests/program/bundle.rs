@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
+    process::{Command, Output},
     time::Duration,
 };
 
@@ -70,7 +71,7 @@ fn without_names(mut line: Value) -> Value {
     fn strip(value: &mut Value) {
         match value {
             Value::Object(fields) => {
-                for name in ["addr", "comm", "cgroup", "container", "unit"] {
+                for name in ["addr", "over", "comm", "cgroup", "container", "unit"] {
                     fields.remove(name);
                 }
                 fields.values_mut().for_each(strip);
@@ -97,11 +98,17 @@ fn nothing_of_what_was_redacted_is_left_anywhere_and_what_was_concluded_stays() 
         let names: Vec<&str> = files.keys().map(String::as_str).collect();
         assert_eq!(
             names,
-            ["capture.mpt", "findings.jsonl", "list.jsonl", "losses.json"]
+            [
+                "capture.mpt",
+                "findings.jsonl",
+                "list.jsonl",
+                "losses.json",
+                "maintainer.txt"
+            ]
         );
         let (mut addrs, mut words) = (BTreeSet::new(), BTreeSet::new());
         for line in &original {
-            collect(line, &["addr"], &mut addrs);
+            collect(line, &["addr", "over"], &mut addrs);
             collect(line, &["comm", "cgroup", "container", "unit"], &mut words);
         }
         words.remove("/");
@@ -189,9 +196,20 @@ fn a_bundle_of_a_live_run_holds_what_is_asked_for_first() {
             "host.json",
             "list.jsonl",
             "losses.json",
+            "maintainer.txt",
             "sysctls.json"
         ]
     );
+    let told = String::from_utf8(files["maintainer.txt"].clone()).unwrap();
+    for wanted in [
+        "\nLinux ",
+        "\nnet.mptcp.enabled = 1\n",
+        "\nip mptcp limits show\n========================================\nadd_addr_accepted ",
+        "\nip mptcp endpoint show\n",
+        " plain-tcp ",
+    ] {
+        assert!(told.contains(wanted), "{wanted:?} is not in:\n{told}");
+    }
     let json = |name: &str| -> Value { serde_json::from_slice(&files[name]).unwrap() };
     assert_eq!(json("host.json")["works"], true);
     assert_eq!(json("sysctls.json")["net.mptcp.enabled"], "1");
@@ -233,6 +251,39 @@ fn a_bundle_that_cannot_be_written_fails_before_anything_is_traced() {
     ]);
     crate::common::assert_orderly(&output);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+}
+
+#[test]
+fn a_bundle_without_a_trace_says_why_and_claims_nothing_about_the_kernel() {
+    if !may_trace("a_bundle_without_a_trace_says_why_and_claims_nothing_about_the_kernel") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let btf = dir.path().join("secret-place.btf");
+    std::fs::write(&btf, b"no BTF").unwrap();
+    let bundle = dir.path().join("b.tar.zst");
+    let output = run([
+        "bundle",
+        bundle.to_str().unwrap(),
+        "--redact",
+        "--btf",
+        btf.to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    let text = unpacked(&bundle).remove("maintainer.txt").unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("\nnothing was traced\n"), "{text}");
+    assert!(
+        text.contains("\nFILE is not the type information"),
+        "{text}"
+    );
+    for wrong in [
+        "events while tracing",
+        "counters that changed",
+        "secret-place",
+    ] {
+        assert!(!text.contains(wrong), "{wrong} is in:\n{text}");
+    }
 }
 
 #[test]
@@ -291,6 +342,51 @@ fn open_sockets_are_listed_with_whether_they_fell_back() {
     }
 }
 
+/// Runs the program where the kernel's own type information is out of sight.
+fn without_own_btf(words: &[&str]) -> Output {
+    let hide = "mount -t tmpfs none /sys/kernel/btf && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-c", hide, "-"])
+        .arg(env!("CARGO_BIN_EXE_mptcp-trace"))
+        .args(words);
+    command.output().unwrap()
+}
+
+#[test]
+fn without_the_kernels_own_types_no_socket_is_claimed_missing() {
+    if !may_trace("without_the_kernels_own_types_no_socket_is_claimed_missing") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name| dir.path().join(name).to_str().unwrap().to_owned();
+    let (btf, bundle) = (path("kernel.btf"), path("b.tar.zst"));
+    std::fs::copy("/sys/kernel/btf/vmlinux", &btf).unwrap();
+    let mut open = spawn_ready_asker("wait");
+
+    let facts = without_own_btf(&["doctor"]);
+    assert_eq!(facts.status.code(), Some(3), "{}", stderr(&facts));
+    let facts = String::from_utf8(facts.stdout).unwrap();
+    let fact = |name| facts.lines().find(|line| line.starts_with(name)).unwrap();
+    assert!(fact("MPTCP  ").contains(" yes: "), "{facts}");
+    assert!(fact("names causes").contains(" unknown: "), "{facts}");
+
+    const WHY: &str = "sockets that are open when tracing begins cannot be listed";
+    let output = without_own_btf(&["list", "--btf", &btf]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(output.stdout.is_empty() && stderr(&output).contains(WHY));
+
+    let output = without_own_btf(&["bundle", &bundle, "--btf", &btf, "--duration", "1ms"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = unpacked(Path::new(&bundle))
+        .remove("maintainer.txt")
+        .unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains(&format!("\nunknown: {WHY}")), "{text}");
+    open.kill().unwrap();
+    open.wait().unwrap();
+}
+
 #[test]
 fn every_subflow_of_a_connection_counts() {
     if !may_trace("every_subflow_of_a_connection_counts") {
@@ -299,7 +395,7 @@ fn every_subflow_of_a_connection_counts() {
     let script = "ip link set lo up && ip mptcp limits set subflow 2 add_addr_accepted 2 && \
                   ip mptcp endpoint add 127.0.0.2 dev lo subflow && \
                   ip mptcp endpoint add 127.0.0.3 dev lo subflow";
-    let possible = std::process::Command::new("unshare")
+    let possible = Command::new("unshare")
         .args(["--net", "sh", "-c", script])
         .output();
     if !possible.is_ok_and(|output| output.status.success()) {
@@ -326,8 +422,45 @@ fn every_subflow_of_a_connection_counts() {
     let connected = ("\"ESTABLISHED\"".to_owned(), "3".to_owned());
     let listens = ("\"LISTEN\"".to_owned(), "1".to_owned());
     assert_eq!(counts, [connected.clone(), connected, listens]);
+    the_paths_are_listed(&pid);
     drop(joined.stdin.take());
     joined.wait().unwrap();
+}
+
+/// `list --paths` of a process with both ends of a connection that has three subflows.
+fn the_paths_are_listed(pid: &str) {
+    let output = run(["list", "--paths", "--json", "--pid", pid]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains("3 MPTCP sockets, 6 open paths"), "{said}");
+    let lines = json_lines(&output);
+    let end = &lines.last().unwrap()["data"];
+    assert_eq!(end["findings"], 9, "{end}");
+    // Each path follows its socket.
+    let mut of = Value::Null;
+    for line in &lines {
+        match line["type"].as_str() {
+            Some("socket") => of = line["data"]["id"].clone(),
+            Some("path_open") => assert_eq!(line["data"]["id"], of),
+            _ => {}
+        }
+    }
+    let paths = of_type(&lines, "path_open");
+    for (side, expected) in [("local", "127.0.0.2"), ("remote", "127.0.0.3")] {
+        let has = |path: &&Value| path[side]["addr"] == expected && path["role"] == "join";
+        assert_eq!(paths.iter().filter(|it| has(it)).count(), 1, "{paths:?}");
+    }
+    let first = paths.iter().filter(|it| it["role"] == "first");
+    assert_eq!(first.count(), 2, "{paths:?}");
+    assert!(
+        paths
+            .iter()
+            .all(|it| it["ledger"]["segments_sent"].as_u64() > Some(0))
+    );
+    let text = run(["list", "--paths", "--pid", pid]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    let indented = text.lines().filter(|line| line.starts_with("  127.0.0."));
+    assert_eq!(indented.count(), 6, "{text}");
 }
 
 #[test]
@@ -410,8 +543,14 @@ fn a_bundle_that_fails_creates_nothing_and_leaves_an_existing_file_unchanged() {
             if *code == 3 {
                 // On a host that cannot be traced, the bundle still contains the reasons.
                 let names: Vec<String> = unpacked(&bundle).into_keys().collect();
-                let known = ["counters-after", "counters-before", "host", "sysctls"];
-                assert_eq!(names, known.map(|name| format!("{name}.json")));
+                let known = [
+                    "counters-after.json",
+                    "counters-before.json",
+                    "host.json",
+                    "maintainer.txt",
+                    "sysctls.json",
+                ];
+                assert_eq!(names, known);
                 assert!(stderr(&output).contains("no trace"), "{}", stderr(&output));
                 std::fs::remove_file(&bundle).unwrap();
                 continue;
@@ -471,7 +610,11 @@ fn a_signal_at_any_time_leaves_a_whole_bundle_or_none() {
 /// A copy of the program that every user may run, in a directory that every user may write to.
 fn for_everyone() -> (tempfile::TempDir, PathBuf) {
     let (dir, program) = scratch("mptcp-trace");
-    std::fs::copy(env!("CARGO_BIN_EXE_mptcp-trace"), &program).unwrap();
+    // Another test may fork at any time: its child would hold a file that this process writes open, and
+    // such a file cannot be executed.
+    let mut copy = Command::new("cp");
+    copy.arg(env!("CARGO_BIN_EXE_mptcp-trace")).arg(&program);
+    assert!(copy.status().unwrap().success());
     let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(dir.path(), everyone).unwrap();
     (dir, program)
@@ -491,7 +634,7 @@ fn an_unprivileged_user_gets_the_reason_and_packs_an_existing_capture() {
         (&["--", "/no/such/command"], 3, "--from CAPTURE"),
         (&["--from", "run.mpt"], 0, "wrote b.tar.zst"),
     ] {
-        let output = std::process::Command::new(&program)
+        let output = Command::new(&program)
             .args(["bundle", "b.tar.zst"])
             .args(words)
             .current_dir(dir.path())
@@ -513,7 +656,7 @@ fn who_may_not_trace_cannot_list() {
         return;
     }
     let (_dir, program) = for_everyone();
-    let output = std::process::Command::new(&program)
+    let output = Command::new(&program)
         .arg("list")
         .uid(65534)
         .gid(65534)

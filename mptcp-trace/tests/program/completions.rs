@@ -49,13 +49,20 @@ fn cases() -> String {
         case("--", &shown.join("\t"));
         for flag in flags {
             match flag {
-                "cause" => case("--cause ", "DssFallback\tMPCapableFallbackSYNACK\tplain"),
+                "cause" => case(
+                    "--cause ",
+                    "DssFallback\tMPCapableFallbackSYNACK\tplain\tMPJoinRejected",
+                ),
                 "verdict" => case("--verdict ", "still-mptcp\tmisled"),
                 "fail-on" => case("--fail-on ", "fallback\tnever-asked\tDssFallback"),
-                "kind" => case("--kind ", "fallback\tsocket-refused"),
+                "kind" => case(
+                    "--kind ",
+                    "fallback\tsocket-refused\tpath-failed\tpath\tall",
+                ),
+                "reset-reason" => case("--reset-reason ", "prohibited\tmiddlebox"),
                 "pid" => case("--pid ", &pid.to_string()),
                 "netns" => case("--netns ", netns),
-                "by" => case("--by ", "dest\tprocess"),
+                "by" => case("--by ", "dest\tprocess\tpath\tendpoint\tinterface"),
                 "attach" => case("--attach ", "fexit\tkprobe"),
                 "capture" | "replay" | "output" | "from" => {
                     case(&format!("--{flag} odd"), "odd\\ name.mpt");

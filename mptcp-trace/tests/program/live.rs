@@ -433,3 +433,35 @@ fn every_cause_is_a_counter_of_the_kernel_or_of_a_newer_one() {
     let unknown = run(["explain", "NoSuchCause"]);
     assert_eq!(unknown.status.code(), Some(2));
 }
+
+#[test]
+fn the_account_says_what_became_of_the_connections_of_a_command() {
+    if !may_trace("the_account_says_what_became_of_the_connections_of_a_command") {
+        return;
+    }
+    for (role, sentence, counts) in [
+        ("exit 0", "mptcp-trace: no MPTCP connection\n", [0, 0, 0]),
+        (
+            "fall 3",
+            "mptcp-trace: 3 connections: 3 fell back\n",
+            [3, 0, 3],
+        ),
+        // Both ends are in the command.
+        (
+            "joined",
+            "mptcp-trace: 2 connections: 2 MPTCP to the end\n",
+            [2, 2, 0],
+        ),
+    ] {
+        let output = traced(&["--json", "--kind", "query"], role);
+        let said = stderr(&output);
+        assert!(said.contains(sentence), "{role}: {said}");
+        let lines = json_lines(&output);
+        let end = of_type(&lines, "end").pop().unwrap();
+        let found =
+            ["closed", "mptcp", "fell_back"].map(|it| end["connections"][it].as_u64().unwrap());
+        assert_eq!(found, counts, "{role}: {end}");
+        // No line says so: other kinds were wanted.
+        assert!(of_type(&lines, "closed").is_empty(), "{role}");
+    }
+}

@@ -8,14 +8,17 @@ mod bpf_side;
 mod bundle;
 mod common;
 mod completions;
+mod containers;
 mod ends;
 mod fallbacks;
 mod honest;
 mod live;
 mod pid_namespace;
 mod privileges;
+mod recorder;
 mod report;
 mod serve;
+mod several;
 mod top;
 mod views;
 

@@ -220,7 +220,7 @@ fn a_trace_has_every_finding_at_its_time_and_every_connection_on_a_track_of_its_
     assert!(captures.len() >= 20, "{captures:?}");
     for capture in captures {
         let file = capture.to_str().unwrap();
-        let replayed = run(["replay", "--json", file]);
+        let replayed = run(["replay", "--json", "--kind", "all", file]);
         let lines = String::from_utf8(replayed.stdout).unwrap();
         let lines = lines.lines().map(|it| serde_json::from_str(it).unwrap());
         let findings: Vec<Value> = lines
@@ -237,6 +237,7 @@ fn check_trace(trace: &Value, findings: &[Value], file: &str) {
     let zero = trace["otherData"]["ts_zero_boottime_ns"].as_u64().unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
     let (mut processes, mut tracks) = (BTreeSet::new(), BTreeSet::new());
+    let mut lanes = BTreeMap::new();
     let (mut named, mut at, mut ids) = (BTreeSet::new(), Vec::new(), BTreeMap::new());
     let mut phases: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
     for event in events {
@@ -262,9 +263,14 @@ fn check_trace(trace: &Value, findings: &[Value], file: &str) {
             }
             ("X", _) => {
                 let begin = ns(event, "ts");
-                let spans = phases.entry(tid).or_default();
-                spans.push((begin, begin + ns(event, "dur")));
-                assert!(tracks.contains(&(pid, tid)), "{file}: {event}");
+                let span = (begin, begin + ns(event, "dur"));
+                // A path has a track of its own, also if nothing about it is worth a finding.
+                if event["args"]["role"].is_string() {
+                    lanes.entry((pid, tid)).or_insert_with(Vec::new).push(span);
+                } else {
+                    phases.entry(tid).or_default().push(span);
+                    assert!(tracks.contains(&(pid, tid)), "{file}: {event}");
+                }
             }
             (other, _) => panic!("{file}: {other}"),
         }
@@ -285,7 +291,7 @@ fn check_trace(trace: &Value, findings: &[Value], file: &str) {
     for (id, tracks) in &ids {
         assert_eq!(tracks.len(), 1, "{file}: {id} is on several tracks");
     }
-    for (pid, tid) in &tracks {
+    for (pid, tid) in tracks.iter().chain(lanes.keys()) {
         assert!(
             named.contains(&(*pid, *tid)) && processes.contains(pid),
             "{file}: {tid}"
@@ -296,6 +302,11 @@ fn check_trace(trace: &Value, findings: &[Value], file: &str) {
             spans.windows(2).all(|it| it[0].1 + 1 == it[1].0),
             "{file}: {tid} has {spans:?}"
         );
+    }
+    // The handshake is the beginning of a path.
+    for ((_, tid), spans) in &lanes {
+        let is_inside = |it: &(u64, u64)| it.0 >= spans[0].0 && it.1 <= spans[0].1;
+        assert!(spans.iter().all(is_inside), "{file}: {tid} has {spans:?}");
     }
     assert!(phases.len() >= ids.len(), "{file}");
 }

@@ -178,24 +178,32 @@ fn a_live_view_shows_what_a_replay_of_the_same_run_shows() {
     let netns = std::os::unix::fs::MetadataExt::ino(&netns).to_string();
     // `basic` makes a query too early, falls back, makes a query after that, and one about plain
     // TCP. The asker's thread has the name that libtest takes from the test; the process has
-    // another name.
-    let all = ["query", "fallback", "query", "query", "end"];
+    // another name. The listener closes first and resets the path.
+    let all = [
+        "query",
+        "fallback",
+        "query",
+        "query",
+        "path_down",
+        "closed",
+        "end",
+    ];
     let thread = "asker_in_disgui";
     for (words, types, not_shown) in [
         (vec![], &all[..], 0),
         (
             vec!["--cause", "MPCapableFallbackSYNACK"],
-            &["fallback", "query", "end"],
-            2,
+            &["fallback", "query", "closed", "end"],
+            4,
         ),
-        (vec!["--verdict", "too-early"], &["query", "end"], 3),
-        (vec!["--verdict", "stale"], &["end"], 4),
+        (vec!["--verdict", "too-early"], &["query", "end"], 6),
+        (vec!["--verdict", "stale"], &["end"], 7),
         (vec!["--addr", "127.0.0.0/8"], &all[1..], 1),
-        (vec!["--port", "9"], &["end"], 4),
+        (vec!["--port", "9"], &["end"], 7),
         (
             vec!["--cgroup", cgroup.unwrap_or("/")],
             if is_known { &all } else { &["end"] },
-            if is_known { 0 } else { 4 },
+            if is_known { 0 } else { 7 },
         ),
         (vec!["--by", "cause"], &["summary", "end"], 0),
         // In a live run the kernel applies these filters, so no findings are left to hide.
@@ -405,7 +413,17 @@ fn sums_stand_in_place_of_lines_and_add_up() {
         .filter(|line| line["type"] == "fallback")
         .map(|line| line["data"]["id"].as_str().unwrap())
         .collect();
-    for by in ["dest", "process", "cause", "netns", "cgroup", "verdict"] {
+    for by in [
+        "dest",
+        "process",
+        "cause",
+        "netns",
+        "cgroup",
+        "verdict",
+        "path",
+        "endpoint",
+        "interface",
+    ] {
         let (lines, said, code) = replay(&["--by", by]);
         assert_eq!(code, Some(0));
         let [summary] = findings(&lines) else {
@@ -496,6 +514,34 @@ fn sums_count_each_answer_once_and_a_connection_that_was_never_asked_once() {
             });
             assert_eq!(verdicts.sum::<u64>(), expected, "{kernel}, by {by}");
         }
+    }
+}
+
+#[test]
+fn paths_are_summed_up_by_the_interface_of_this_namespace() {
+    if !may_trace("paths_are_summed_up_by_the_interface_of_this_namespace") {
+        return;
+    }
+    let (_dir, capture) = crate::common::scratch("run.mpt");
+    let path = capture.to_str().unwrap();
+    let command = asker("basic");
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let words = ["--json", "--by", "interface", "--capture", path, "--"];
+    let live = run([&words[..], &command].concat());
+    // A replay may be on another host.
+    let replayed = run(["replay", "--json", "--by", "interface", path]);
+    for (output, key) in [(live, "lo"), (replayed, "127.0.0.1")] {
+        let text = String::from_utf8_lossy(&output.stdout);
+        let mut lines = text.lines();
+        let summary = lines.find(|line| line.starts_with("{\"type\":\"summary\""));
+        let summary: Value = serde_json::from_str(summary.unwrap()).unwrap();
+        let rows = summary["data"]["rows"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["key"] == key);
+        let row = row.unwrap_or_else(|| panic!("{summary}"));
+        assert_eq!(row["connections"], 1, "{summary}");
+        assert_eq!(row["fallbacks"], 1, "{summary}");
+        assert_eq!(row["paths_up"], 1, "{summary}");
+        assert_eq!(row["paths_down"], 1, "{summary}");
     }
 }
 

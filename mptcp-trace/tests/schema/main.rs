@@ -107,13 +107,17 @@ fn every_line_of_every_capture_is_valid_and_every_type_of_a_line_appears() {
         }
         kinds.insert(line["type"].as_str().unwrap().to_owned());
     }
-    // No capture has a refused fallback, and `list` prints sockets: tests below.
+    // No capture has a refused fallback, and `list` prints sockets: tests below. Lines of paths
+    // that work are printed on request.
     let expected = [
         "blackhole",
+        "closed",
         "end",
         "existing",
         "fallback",
         "option_refused",
+        "path_down",
+        "path_failed",
         "plain",
         "query",
         "socket_refused",
@@ -122,6 +126,69 @@ fn every_line_of_every_capture_is_valid_and_every_type_of_a_line_appears() {
         "verdict",
     ];
     assert_eq!(kinds, expected.map(str::to_owned).into());
+}
+
+/// A capture that has both ends can be compared with itself.
+#[test]
+fn lines_of_pair_are_valid() {
+    let validator = validator();
+    let mut types = BTreeSet::new();
+    let captures = captures();
+    for pair in captures.windows(2) {
+        let [one, other] = [0, 1].map(|it| pair[it].to_str().unwrap());
+        for line in parsed(&run(&["pair", "-v", "--json", one, other])) {
+            if let Err(why) = validator.validate(&line) {
+                panic!("{why}: {line}");
+            }
+            types.insert(line["type"].as_str().unwrap().to_owned());
+        }
+    }
+    let expected = ["pair", "pair_end", "pair_start"];
+    assert_eq!(types, expected.map(str::to_owned).into());
+}
+
+/// A capture of a host with pods is one with more frames.
+#[test]
+fn lines_of_pods_are_valid_and_name_them() {
+    use mptcp_trace::{
+        capture::{Frame, Reader, Writer},
+        model::Pod,
+    };
+    let pod = Pod {
+        uid: Some("0a1b2c3d-4e5f-6789-abcd-ef0123456789".into()),
+        namespace: Some("shop".into()),
+        name: Some("web-0".into()),
+        container: None,
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let with_pods = folder.path().join("pods.mpt");
+    let validator = validator();
+    let mut named = 0;
+    for capture in captures() {
+        let (mut reader, facts) = Reader::open(fs::File::open(capture).unwrap()).unwrap();
+        let mut writer = Writer::new(fs::File::create(&with_pods).unwrap(), &facts).unwrap();
+        loop {
+            let frame = reader.next_frame().unwrap();
+            writer.add(&frame).unwrap();
+            if let Frame::Place(id, _) = frame {
+                writer.pod(id, &pod).unwrap();
+            }
+            if frame.is_last() {
+                break;
+            }
+        }
+        for line in parsed(&run(&["replay", "--json", with_pods.to_str().unwrap()])) {
+            assert!(validator.is_valid(&line), "{line}");
+            let owner = &line["data"]["owner"];
+            if owner["cgroup"].is_string() {
+                assert_eq!(owner["k8s.namespace.name"], "shop", "{line}");
+                assert_eq!(owner["k8s.pod.name"], "web-0");
+                assert_eq!(owner.get("k8s.container.name"), None);
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 100, "{named}");
 }
 
 /// A line of each type and shape.
@@ -231,9 +298,10 @@ fn leaves(value: &Value, at: &str, found: &mut Vec<String>) {
 #[test]
 fn a_value_of_another_type_and_an_unknown_word_are_not_valid() {
     // Texts that the kernel, a person or a newer version may choose.
-    const FREE: [&str; 18] = [
+    const FREE: [&str; 22] = [
         "addr",
         "cause",
+        "because",
         "cgroup",
         "comm",
         "container",
@@ -245,6 +313,9 @@ fn a_value_of_another_type_and_an_unknown_word_are_not_valid() {
         "probes",
         "state",
         "errno",
+        "flags",
+        "options",
+        "over",
         "time",
         "unit",
         "version",
@@ -291,19 +362,28 @@ fn a_value_of_another_type_and_an_unknown_word_are_not_valid() {
         "api",
         "by",
         "call",
+        "certainty",
         "closed_by",
+        "decided_by",
         "evidence",
         "family",
         "id",
+        "ip",
         "known",
         "msk",
         "name",
+        "never_tried",
+        "outcome",
+        "path_id",
+        "peer_or_path",
         "protocol",
+        "role",
         "rung",
         "sensor",
         "side",
         "source",
         "stage",
+        "tcp",
         "type",
         "verdict",
         "via",
@@ -333,6 +413,49 @@ fn lines_of_the_running_kernel_are_valid() {
                 panic!("{why}: {line}");
             }
         }
+    }
+}
+
+/// A survey of loopback, whose peer closes when this end does.
+#[test]
+fn a_line_of_probe_is_valid_and_says_that_loopback_passes() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: a_line_of_probe_is_valid needs root to send packets of its own");
+        return;
+    }
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).unwrap();
+    listener
+        .bind(
+            &"127.0.0.1:0"
+                .parse::<std::net::SocketAddr>()
+                .unwrap()
+                .into(),
+        )
+        .unwrap();
+    listener.listen(4).unwrap();
+    let port = listener.local_addr().unwrap().as_socket().unwrap().port();
+    let served = std::thread::spawn(move || {
+        let (client, _address) = listener.accept().unwrap();
+        let mut received = Vec::new();
+        std::io::Read::read_to_end(&mut &client, &mut received).unwrap();
+        received
+    });
+    let printed = run(&["probe", "--json", &format!("127.0.0.1:{port}")]);
+    assert!(served.join().unwrap().is_empty(), "it sent data");
+    let lines = parsed(&printed);
+    let validator = validator();
+    assert_eq!(lines.len(), 1);
+    for line in lines {
+        if let Err(why) = validator.validate(&line) {
+            panic!("{why}: {line}");
+        }
+        assert_eq!(line["data"]["conclusion"], "passes", "{line}");
+        let without = |field: &str| {
+            let mut line = line.clone();
+            line["data"].as_object_mut().unwrap().remove(field);
+            validator.is_valid(&line)
+        };
+        assert!(!without("why") && !without("hops") && !without("certainty"));
     }
 }
 

@@ -4,10 +4,12 @@
 
 use std::collections::BTreeMap;
 
+use mptcp_trace::hops::{Certainty, OptionState, Outcome as ProbeOutcome};
 use mptcp_trace::model::{
-    Answer, Api, By, CauseCertainty, ClosedBy, Errno, Evidence, Finding, Rung, SensorId, Side,
-    Stage, Verdict, Via,
+    Answer, Api, By, CauseCertainty, ClosedBy, DecidedBy, Errno, Evidence, Finding, NeverTried,
+    Outcome, PathKind, PathRole, ResetReason, Rung, SensorId, Shown, Side, Stage, Verdict, Via,
 };
+use mptcp_trace::pair::{By as PairedBy, Judgement, Packet};
 use serde_json::{Map, Value, json};
 
 /// Where the schema's `$id` says that it is from.
@@ -96,9 +98,39 @@ fn words(table: &str, field: &str) -> Option<Vec<String>> {
         (_, "stage") => words!(Stage: Syn SynAck ThirdAck Data; Stage::name),
         (_, "closed_by") => words!(ClosedBy: Death Eviction Exit; ClosedBy::name),
         (_, "via") => {
-            words!(Via: Socket Connect Listen Accept Io Query Listener Existing; Via::name)
+            words!(Via: Socket Connect Listen Accept Io Query Listener Existing Kernel; Via::name)
         }
-        (_, "by") => words!(By: Process Cause Dest Netns Cgroup Verdict; By::name),
+        (_, "role") => words!(PathRole: First Join; PathRole::name),
+        (_, "decided_by") => words!(DecidedBy: Here Peer Nobody; DecidedBy::name),
+        (_, "never_tried") => fixed(&NeverTried::ALL.map(NeverTried::name)),
+        (_, "judgement" | "judgements") => fixed(&Judgement::ALL.map(Judgement::name)),
+        (_, "peer_or_path") => fixed(&["path", "peer", "unknown"]),
+        (_, "packet") => fixed(&Packet::ALL.map(Packet::name)),
+        (_, "joined_by") => fixed(&PairedBy::ALL.map(PairedBy::name)),
+        ("reset", "name") => fixed(&ResetReason::NAMES),
+        ("conclusions", "name") => fixed(&Shown::ALL.map(Shown::name)),
+        (_, "outcome") => {
+            let all = [
+                Outcome::Mptcp,
+                Outcome::FellBack {
+                    at: None,
+                    cause: None,
+                },
+                Outcome::Unknown,
+            ];
+            let _all = |it: Outcome| match it {
+                Outcome::Mptcp | Outcome::FellBack { .. } | Outcome::Unknown => {}
+            };
+            fixed(&all.iter().map(Outcome::name).collect::<Vec<_>>())
+        }
+        ("probe", "conclusion") => fixed(&ProbeOutcome::ALL.map(ProbeOutcome::name)),
+        ("probe" | "conclusions", "certainty") => fixed(&Certainty::ALL.map(Certainty::name)),
+        ("probe", "data_end") => fixed(&["acknowledged", "without-dss", "silence", "not-opened"]),
+        (_, "result") => fixed(&["quote", "unreachable", "syn-ack", "reset", "echo", "silent"]),
+        (_, "option_state") => fixed(&OptionState::ALL.map(OptionState::name)),
+        (_, "by") => {
+            words!(By: Process Cause Dest Netns Cgroup Verdict Path Endpoint Interface; By::name)
+        }
         (_, "evidence") => words!(Evidence: BadChecksum NoDss InvalidMapping MpFailReceived
             MpFailSent InfiniteMappingReceived InfiniteMappingSent SimultaneousOpen; Evidence::name),
         (_, "answer") => {
@@ -129,8 +161,10 @@ fn pattern(field: &str) -> Option<&'static str> {
         // "?" if the clock is beyond all calendars.
         "time" => r"^(\?|-?[0-9]{4,6}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{9}Z)$",
         "id" => "^0x[0-9a-f]{16}@[0-9]+(#[0-9]+)?$",
+        "path_id" => "^0x[0-9a-f]{16}@[0-9]+$",
         "socket" | "msk" => "^0x[0-9a-f]{16}$",
         "errno" => "^E[A-Z0-9]+$",
+        "ip" | "tcp" => "^([0-9a-f]{2})+$",
         "state" => "^[A-Z0-9_]+$",
         _ => return None,
     })
@@ -150,6 +184,9 @@ fn value(table: &str, field: &Field, kind: &str) -> Value {
         "boolean" => json!({"type": "boolean"}),
         "string" => text(),
         "object" => object(),
+        "array of numbers" => {
+            json!({"type": "array", "items": {"type": "integer", "minimum": 0}})
+        }
         "array of strings" => json!({"type": "array", "items": text()}),
         "array of objects" => json!({"type": "array", "items": object()}),
         "map of numbers" => {
@@ -222,10 +259,21 @@ fn object(tables: &Tables, table: &str) -> Value {
 fn lines() -> Vec<(&'static str, &'static str)> {
     let table = |kind| match kind {
         "refused" | "plain" | "existing" | "blackhole" => "fallback",
+        kind if PathKind::ALL.iter().any(|it| it.name() == kind) => PathKind::Up.name(),
         other => other,
     };
     let findings = Finding::KINDS.map(|kind| (kind, table(kind)));
-    let others = ["start", "summary", "socket", "end"].map(|kind| (kind, kind));
+    let others = [
+        "start",
+        "summary",
+        "socket",
+        "probe",
+        "pair_start",
+        "pair",
+        "pair_end",
+        "end",
+    ]
+    .map(|kind| (kind, kind));
     [&findings[..], &others].concat()
 }
 
@@ -255,7 +303,7 @@ pub(crate) fn schema(page: &str) -> Value {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": ID,
         "title": "A JSON line of mptcp-trace",
-        "description": "The lines of --json, and of mptcp-trace list --json: docs/output.md.",
+        "description": "The lines of --json, also of mptcp-trace list and probe: docs/output.md.",
         "oneOf": lines,
         "$defs": definitions,
     })

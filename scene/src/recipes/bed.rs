@@ -1,4 +1,5 @@
-//! Where a recipe is played: two network namespaces with a middlebox between them, or a single one.
+//! Where a recipe is played: two network namespaces with a middlebox between them, on one path or on
+//! two, or a single namespace.
 
 use std::{
     fs::File,
@@ -22,6 +23,8 @@ pub enum Place {
     Loopback,
     /// Through a middlebox, between two namespaces.
     Middlebox,
+    /// On two paths through a middlebox, between two namespaces.
+    TwoPaths,
 }
 
 /// The network namespaces and the devices between them.
@@ -48,8 +51,11 @@ impl TestBed {
                     far,
                 })
             }
-            Place::Middlebox => {
-                let middlebox = Middlebox::new()?;
+            Place::Middlebox | Place::TwoPaths => {
+                let middlebox = match place {
+                    Place::TwoPaths => Middlebox::with_two_paths()?,
+                    Place::Loopback | Place::Middlebox => Middlebox::new()?,
+                };
                 middlebox.set(rules)?;
                 let own = |fd: BorrowedFd<'_>| anyhow::Ok(File::from(fd.try_clone_to_owned()?));
                 Ok(Self {
@@ -59,6 +65,18 @@ impl TestBed {
                 })
             }
         }
+    }
+
+    /// Replaces the rules of a path, numbered from 0.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no such path, or with the kernel's error.
+    pub fn set_rules(&self, path: usize, rules: Rules) -> anyhow::Result<()> {
+        let middlebox = self.middlebox.as_ref();
+        middlebox
+            .context("there is no middlebox")?
+            .set_on(path, rules)
     }
 
     /// The client's network namespace.

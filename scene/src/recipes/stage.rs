@@ -1,7 +1,12 @@
 //! The actors of a recipe, and what they do.
 
 use std::{
-    fs::File, net::SocketAddr, os::fd::BorrowedFd, path::PathBuf, process::Child, sync::Arc,
+    fs::File,
+    net::{IpAddr, SocketAddr},
+    os::fd::BorrowedFd,
+    path::PathBuf,
+    process::Child,
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,6 +28,7 @@ use crate::{
 };
 
 mod ask;
+mod paths;
 mod program;
 
 /// Bytes of one message, which fits into one packet.
@@ -173,7 +179,16 @@ impl Stage {
     ///
     /// Fails with the actor's error.
     pub fn listen(&mut self, kind: Kind) -> anyhow::Result<()> {
-        let at = SocketAddr::new(self.bed.addresses(self.family).1, 0);
+        self.listen_at(kind, self.bed.addresses(self.family).1)
+    }
+
+    /// Makes the server listen on an address; the connections that follow go to its first one.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the actor's error.
+    pub fn listen_at(&mut self, kind: Kind, address: IpAddr) -> anyhow::Result<()> {
+        let at = SocketAddr::new(address, 0);
         let socket = LISTENER.into();
         // Only one listener at a time can have the name; accepted sockets stay open.
         if self.target.is_some() {
@@ -186,7 +201,8 @@ impl Stage {
         }
         let done = self.order(Who::Server, Order::Listen { socket, kind, at })?;
         let local = done.local.context("a listener without an address")?;
-        self.target = Some(SocketAddr::new(local.addr.parse()?, local.port));
+        let first = self.bed.addresses(self.family).1;
+        self.target = Some(SocketAddr::new(first, local.port));
         Ok(())
     }
 

@@ -35,7 +35,8 @@ pub(crate) fn measure(
     series: &[String],
     quick: bool,
 ) -> Result<Guests> {
-    let fleet = Fleet::prepare(places, programs, false, JOB_TIME_MAX_S)?.counting_instructions();
+    let fleet =
+        Fleet::prepare(places, vec![programs], false, JOB_TIME_MAX_S)?.counting_instructions();
     say(format_args!(
         "bench: {} kernels in virtual machines that count instructions, about {} min",
         series.len(),

@@ -14,6 +14,7 @@ use std::{path::Path, process::ExitCode, time::Instant};
 use anyhow::Result;
 
 use crate::{
+    architecture::Architecture,
     build,
     command::{is_root, say},
     places::Places,
@@ -75,7 +76,7 @@ pub(crate) fn verb(args: &Args) -> Result<ExitCode> {
     } else {
         Benchmarks::read(&json)?
     };
-    let programs = build::static_programs(&places)?;
+    let programs = build::static_programs(&places, Architecture::HOST)?;
     if native {
         let mut measured = native::measure(&places, args.quick)?;
         let size = native::size("static", &programs.tracer)?;

@@ -56,7 +56,7 @@ const DEB_FILES: [(&str, &str); 11] = [
 ];
 /// Directories of the stage, and where the .deb installs everything below them. The documents lie
 /// as in the source, so that the links between them work.
-const DEB_FOLDERS: [(&str, &str); 6] = [
+const DEB_FOLDERS: [(&str, &str); 7] = [
     ("compressed/man", "usr/share/man/man1"),
     ("docs", "usr/share/doc/mptcp-trace/docs"),
     ("captures", "usr/share/doc/mptcp-trace/captures"),
@@ -68,6 +68,7 @@ const DEB_FOLDERS: [(&str, &str); 6] = [
         "contrib/kubernetes",
         "usr/share/doc/mptcp-trace/examples/kubernetes",
     ),
+    ("contrib/pcp", "usr/share/doc/mptcp-trace/examples/pcp"),
     (
         "contrib/prometheus",
         "usr/share/doc/mptcp-trace/examples/prometheus",
@@ -140,6 +141,7 @@ fn debhelper(program: &str, options: &[&str], work: &Path, release: &Release) ->
     tool.args(options)
         .current_dir(work)
         .env("SOURCE_DATE_EPOCH", release.epoch.to_string())
+        .env("DEB_HOST_ARCH", release.architecture.debian())
         // All files belong to root, even if an ordinary user packs them.
         .env("DEB_RULES_REQUIRES_ROOT", "no");
     command::output(&mut tool, "cannot pack the .deb").map(drop)
@@ -176,7 +178,8 @@ pub(super) fn rpm(places: &Places, release: &Release, licence: &str) -> Result<(
         "_build_id_links none".to_owned(),
     ];
     let mut tool = Command::new("rpmbuild");
-    tool.args(["-bb", "--quiet", "--nodeps", "--target", "x86_64-linux"]);
+    let target = format!("{}-linux", release.architecture.name());
+    tool.args(["-bb", "--quiet", "--nodeps", "--target", &target]);
     for define in &defines {
         tool.args(["--define", define]);
     }

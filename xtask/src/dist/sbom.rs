@@ -22,10 +22,7 @@ use super::{
     licences::{self, Notices},
     sums,
 };
-use crate::{
-    command,
-    places::{Places, STATIC_TARGET},
-};
+use crate::{command, places::Places};
 
 /// The parts of `cargo metadata` that are needed.
 #[derive(Deserialize)]
@@ -79,7 +76,7 @@ pub(super) fn of(places: &Places, release: &Release) -> Result<(Value, Notices)>
     let mut cargo = command::cargo(&places.root);
     cargo
         .args(["metadata", "--format-version", "1", "--locked"])
-        .args(["--filter-platform", STATIC_TARGET]);
+        .args(["--filter-platform", release.architecture.triple()]);
     let said = command::output(&mut cargo, "cannot ask cargo for the dependencies")?;
     let metadata: Metadata =
         serde_json::from_slice(&said).context("cargo metadata is not as expected")?;

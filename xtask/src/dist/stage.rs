@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use flate2::{Compression, GzBuilder};
 
-use super::{Release, build};
+use super::{Release, texts};
 use crate::places::Places;
 
 /// Source path in the workspace, and destination in the stage.
@@ -33,10 +33,11 @@ const FILES: [(&str, &str); 9] = [
 ];
 /// Directories of the workspace that have the same name in the stage, and the endings of the files
 /// that are copied.
-const FOLDERS: [(&str, &[&str]); 4] = [
+const FOLDERS: [(&str, &[&str]); 5] = [
     ("docs", &["md", "png", "svg"]),
     ("captures/sessions", &["mpt", "pcap"]),
     ("contrib/grafana", &["json"]),
+    ("contrib/pcp", &["url"]),
     ("contrib/prometheus", &["rules.yml", "rules.test.yml"]),
 ];
 
@@ -45,25 +46,9 @@ pub(super) fn fill(places: &Places, release: &Release) -> Result<()> {
     let stage = &release.stage;
     copy(&release.program, &stage.join("bin/mptcp-trace"))?;
     copy(&release.sbom(), &stage.join("sbom.cdx.json"))?;
-    for (from, to) in FILES {
-        copy(&places.root.join(from), &stage.join(to))?;
-    }
-    for (folder, endings) in FOLDERS {
-        for file in below(&places.root.join(folder))? {
-            let name = file.display().to_string();
-            if endings
-                .iter()
-                .any(|ending| name.ends_with(&format!(".{ending}")))
-            {
-                let to = file
-                    .strip_prefix(&places.root)
-                    .context("a file elsewhere")?;
-                copy(&file, &stage.join(to))?;
-            }
-        }
-    }
-    build::pages(places, release)?;
-    build::completions(release)?;
+    contents(&places.root, stage)?;
+    texts::pages(places, release)?;
+    texts::completions(release)?;
     // Debian and Fedora both require compressed copies; the tarball also has the readable ones.
     let compressed = stage.join("compressed");
     for page in files_in(&stage.join("man"))? {
@@ -74,6 +59,26 @@ pub(super) fn fill(places: &Places, release: &Release) -> Result<()> {
         &stage.join("CHANGELOG.md"),
         &compressed.join("CHANGELOG.md.gz"),
     )
+}
+
+/// Copies what the workspace has ready: documents, and files for services, containers and others.
+pub(super) fn contents(root: &Path, stage: &Path) -> Result<()> {
+    for (from, to) in FILES {
+        copy(&root.join(from), &stage.join(to))?;
+    }
+    for (folder, endings) in FOLDERS {
+        for file in below(&root.join(folder))? {
+            let name = file.display().to_string();
+            if endings
+                .iter()
+                .any(|ending| name.ends_with(&format!(".{ending}")))
+            {
+                let to = file.strip_prefix(root).context("a file elsewhere")?;
+                copy(&file, &stage.join(to))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// All files below a directory, sorted by name.

@@ -80,16 +80,24 @@ fn weight_of(task: &Task) -> usize {
     let each = match task.suite {
         Suite::Together if task.has_verdicts() => 60,
         Suite::Together | Suite::Verdicts => 30,
-        Suite::Fallbacks => 20,
-        Suite::Queries | Suite::Namespaces => 10,
+        Suite::Fallbacks | Suite::Paths | Suite::ManyPaths => 20,
+        Suite::Queries
+        | Suite::Namespaces
+        | Suite::Ledgers
+        | Suite::PathCost
+        | Suite::Fingerprints
+        | Suite::PathManagers => 10,
         Suite::Mix
         | Suite::Reuse
+        | Suite::Probed
         | Suite::Pair
+        | Suite::Paired
         | Suite::Floods
         | Suite::Served
         | Suite::Watched
         | Suite::Exported
-        | Suite::Churn => 60,
+        | Suite::Churn
+        | Suite::Recorded => 60,
     };
     each * task.rungs.len()
 }
@@ -192,12 +200,15 @@ impl<'a> Visit<'a> {
         let tasks = match shape {
             None => series::whole(self.series, 0),
             Some(shape) => {
-                let found = self.fleet.shapes.claim(&self.release, shape);
+                let found =
+                    self.fleet
+                        .shapes
+                        .claim(&self.release, shape, series::is_brief(self.series));
                 let tasks = match self.work {
                     Work::Everything => series::everything(self.series),
                     Work::Tasks(tasks) => tasks.clone(),
                     Work::ByShape if found.is_first => series::whole(self.series, found.number),
-                    Work::ByShape => series::smoke(&found.rungs, found.number),
+                    Work::ByShape => series::smoke(self.series, &found.rungs, found.number),
                 };
                 self.found = Some(found);
                 tasks
@@ -211,7 +222,7 @@ impl<'a> Visit<'a> {
         self.state = State::Tasks;
         self.since = Instant::now();
         let task = self.tasks.get(self.codes.len())?;
-        Some(self.fleet.argv(task))
+        Some(self.fleet.argv(self.series, task))
     }
 
     fn lap(&mut self, phase: &str) {

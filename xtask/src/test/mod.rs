@@ -12,13 +12,16 @@ use std::{process::ExitCode, sync::OnceLock, thread};
 use anyhow::Result;
 
 use crate::{
+    architecture::Architecture,
     bpf,
     build::{self, StaticPrograms},
     command::{is_root, say},
-    dist, docs_table,
-    emulator::Emulator,
+    cross, dist, docs_table,
+    emulator::{self, Emulator},
+    flavour,
     fleet::{self, Fleet, JOB_TIME_MAX_S, Work},
-    host_packages, otlp,
+    host_packages::{self, Need},
+    otlp,
     permits::Permits,
     places::Places,
     report, series,
@@ -47,7 +50,7 @@ use summary::Summary;
 /// programs' connections or more than one cause; the suites check that.
 #[derive(clap::Args)]
 #[command(
-    after_help = "On two processors, once everything is compiled: 15 minutes, --quick 2, --everything 28.\n\n\
+    after_help = "On two processors, once everything is compiled: 28 minutes, --quick 2, --everything longer.\n\n\
     Examples:\n  \
     cargo xtask test\n  \
     cargo xtask test --quick\n  \
@@ -65,7 +68,9 @@ pub(crate) struct Args {
     /// long-running serve
     #[arg(long)]
     no_vm: bool,
-    /// Boot only these series (default: 5.10 6.1 6.12-oldest 6.12 6.16 6.17 6.18 6.19 7.1 7.2 7.3)
+    /// Boot only these series (default: 5.10 6.1 6.12-oldest 6.12 6.16 6.17 6.18 6.19 7.1 7.2 7.3
+    /// 6.12-generic 6.12-rt 6.12-arm64 6.1-arm64 6.12-arm64-16k 7.3-arm64; others: see cargo xtask
+    /// vm --help)
     #[arg(long, num_args = 1.., value_name = "SERIES", conflicts_with = "no_vm")]
     kernel: Vec<String>,
     /// The full product: every recipe and scenario, with every attach method, on every kernel, with
@@ -114,8 +119,11 @@ fn quick(places: &Places, summary: &Summary) {
     }
     // Use the programs that the crates' tests build anyway.
     let programs = places.target.join("debug");
-    let programs =
-        StaticPrograms::given(&programs.join("mptcp-trace"), &programs.join("mptcp-lab"));
+    let programs = StaticPrograms::given(
+        Architecture::HOST,
+        &programs.join("mptcp-trace"),
+        &programs.join("mptcp-lab"),
+    );
     let programs = summary.timed("program in Go", "build", || programs.with_go(places));
     for task in native::quick_tasks() {
         native::suite(&programs, &task, summary);
@@ -125,12 +133,17 @@ fn quick(places: &Places, summary: &Summary) {
 fn whole(places: &Places, args: &Args, summary: &Summary) {
     let series = series(args);
     let programs: OnceLock<Result<StaticPrograms>> = OnceLock::new();
+    let foreign: OnceLock<Vec<StaticPrograms>> = OnceLock::new();
     thread::scope(|scope| {
         scope.spawn(|| provide(places, &series, summary));
         scope.spawn(|| {
-            let build = || Ok(build::static_programs(places)?.with_go(places));
+            let build = || Ok(build::static_programs(places, Architecture::HOST)?.with_go(places));
             let built = summary.timed("static programs", "build", build);
-            if programs.set(built).is_err() {
+            if programs.set(built).is_err()
+                || foreign
+                    .set(foreign_programs(places, &series, summary))
+                    .is_err()
+            {
                 say("the static programs were built twice");
             }
         });
@@ -160,25 +173,67 @@ fn whole(places: &Places, args: &Args, summary: &Summary) {
     let here = permits.take(1);
     thread::scope(|scope| {
         if let Some(programs) = programs.as_ref().filter(|_| !series.is_empty()) {
-            scope.spawn(|| machines(places, programs.clone(), args, &series, &permits, summary));
+            let mut programs = vec![programs.clone()];
+            programs.extend(foreign.into_inner().unwrap_or_default());
+            scope.spawn(|| machines(places, programs, args, &series, &permits, summary));
         }
         on_this_machine(places, programs.as_ref(), args, summary);
         drop(here);
     });
 }
 
+/// Builds the static programs for kernels of other architectures. If that fails, the run fails, and
+/// the other kernels are booted.
+fn foreign_programs(places: &Places, series: &[String], summary: &Summary) -> Vec<StaticPrograms> {
+    let mut built = Vec::new();
+    for architecture in flavour::architectures_of(series) {
+        if architecture == Architecture::HOST {
+            continue;
+        }
+        let name = format!("static programs for {}", architecture.name());
+        let build = || Ok(build::static_programs(places, architecture)?.with_go(places));
+        match summary.timed(&name, "build", build) {
+            Ok(programs) => built.push(programs),
+            Err(error) => summary.step::<Tally>(&name, || Err(error)),
+        }
+    }
+    built
+}
+
+/// Everything that `cargo xtask test` starts, so that one run of apt-get installs it.
+fn needs(series: &[String]) -> Vec<Need> {
+    let needs: [&[Need]; 7] = [
+        &host_packages::PAIR_NEEDS,
+        &host_packages::PACKET_NEEDS,
+        &host_packages::FIREWALL_NEEDS,
+        &host_packages::BROWSER_NEEDS,
+        &host_packages::VM_NEEDS,
+        &dist::PACK_NEEDS,
+        &dist::CHECK_NEEDS,
+    ];
+    let mut needs: Vec<Need> = needs.into_iter().flatten().copied().collect();
+    for architecture in flavour::architectures_of(series) {
+        needs.push(emulator::need(architecture));
+        needs.extend(cross::needs(architecture));
+    }
+    needs
+}
+
 /// Fetches everything from the network: packages for this machine, a schema, kernels.
 fn provide(places: &Places, series: &[String], summary: &Summary) {
     if is_root() {
-        let provided = || host_packages::provide(&host_packages::test_needs(), "testing");
+        let provided = || host_packages::provide(&needs(series), "testing");
         if let Err(error) = summary.timed("packages", "fetch", provided) {
             say(format_args!("{error:#}; continuing without it"));
         }
-        // After a failure, the suite that needs the schema reports that it is missing.
-        let _later = summary.timed("the schema of OTLP", "fetch", || otlp::python(places));
+        // After a failure, the suite that needs them reports what is missing.
+        let _later = summary.timed("the judges of OTLP", "fetch", || otlp::collector(places));
     }
     if !series.is_empty() {
-        let _later = summary.timed("QEMU", "fetch", || Emulator::provide(places));
+        for architecture in flavour::architectures_of(series) {
+            let fetched = || Emulator::provide(places, architecture);
+            let _later = summary.timed("QEMU", "fetch", fetched);
+        }
     }
     for series in series {
         let fetched = || fleet::provide_kernel(places, series);
@@ -210,7 +265,7 @@ fn on_this_machine(
 
 fn machines(
     places: &Places,
-    programs: StaticPrograms,
+    programs: Vec<StaticPrograms>,
     args: &Args,
     series: &[String],
     permits: &Permits,

@@ -37,9 +37,11 @@ pub(super) fn alone(programs: &StaticPrograms, summary: &Summary) {
 /// Suites that run beside virtual machines.
 pub(super) fn tasks(places: &Places, everything: bool) -> Vec<Task> {
     let dashboard = places.root.join("contrib/grafana/mptcp-trace.json");
-    let python = otlp::python(places)
-        .inspect_err(|why| say(format_args!("{why:#}; continuing without it")))
-        .ok();
+    let without = |why: &anyhow::Error| say(format_args!("{why:#}; continuing without it"));
+    let python = otlp::python(places).inspect_err(without).ok();
+    let collector = python
+        .as_ref()
+        .and_then(|_python| otlp::collector(places).inspect_err(without).ok());
     let played = |suite| match everything {
         true => Task::new(suite, &[]),
         false => Task::new(suite, &[]).alternating(0),
@@ -48,14 +50,24 @@ pub(super) fn tasks(places: &Places, everything: bool) -> Vec<Task> {
         Task::new(Suite::Queries, &[]).flooded(),
         played(Suite::Fallbacks),
         played(Suite::Verdicts),
+        played(Suite::Paths),
         Task::on(Suite::Mix, EVERYWHERE),
         Task::on(Suite::Reuse, EVERYWHERE),
+        Task::on(Suite::ManyPaths, EVERYWHERE).small(),
+        Task::on(Suite::ManyPaths, EVERYWHERE).closing_at_once(),
+        Task::on(Suite::Ledgers, EVERYWHERE),
+        Task::on(Suite::Fingerprints, EVERYWHERE),
+        Task::on(Suite::PathCost, EVERYWHERE),
+        Task::on(Suite::PathManagers, EVERYWHERE),
         Task::on(Suite::Namespaces, EVERYWHERE),
         Task::on(Suite::Pair, EVERYWHERE),
+        Task::on(Suite::Probed, EVERYWHERE),
+        Task::on(Suite::Paired, EVERYWHERE),
         Task::on(Suite::Served, EVERYWHERE).drawn(&dashboard),
         Task::on(Suite::Watched, EVERYWHERE),
-        Task::on(Suite::Exported, EVERYWHERE).judged(python.as_deref()),
+        Task::on(Suite::Exported, EVERYWHERE).judged(python.as_deref(), collector.as_ref()),
         Task::on(Suite::Churn, EVERYWHERE).short(),
+        Task::on(Suite::Recorded, EVERYWHERE).short(),
     ]
 }
 

@@ -64,9 +64,11 @@ fn flooded(lines: Vec<Traced>, ring_full: u64, told: &Told) -> Flooded {
         ..Losses::default()
     };
     books.take(TracedLine::End(End {
+        routine: 0,
         findings: emitted,
         losses: vec![losses],
         reconciliation: Vec::new(),
+        path_reconciliation: Vec::new(),
     }));
     books.close(told, 0.0)
 }

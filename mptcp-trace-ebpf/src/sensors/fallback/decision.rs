@@ -9,10 +9,14 @@ use mptcp_trace_common::record::{EvidenceBits, Kind, NO_MIB, Site};
 
 use super::{add_evidence, fell_back, forget_fallen, insert_fallen, report, report_refused};
 use crate::{
-    call_args::{CallSite, argument, stash_args, take_args},
+    call_args::{CallSite, stash_args, take_args},
     emit,
-    kernel::{Sock, is_mptcp, now_ns},
-    sensors::connection_record::{self, site_and_cause},
+    kernel::{Sock, argument, as_number, is_mptcp, now_ns, origin, returned},
+    maps::{DATA_OF, data_of},
+    sensors::{
+        connection_record::{self, site_and_cause},
+        owner::this_run,
+    },
     turns::in_turns,
 };
 
@@ -25,17 +29,53 @@ fn try_entered(msk: Sock) {
             let _known = insert_fallen(msk.0, now_ns());
         }
         // The kernel clears the bit if connect() fails at once, and in connect(AF_UNSPEC).
-        Some(false) => forget_fallen(msk.0),
-        None => {}
+        Some(false) if !is_decided(msk) => forget_fallen(msk.0),
+        Some(false) | None => {}
     }
 }
 
+/// The subflow of this connection whose bad data led here, in this run; 0 if there is none.
 #[inline(always)]
-fn try_left(msk: Sock, mib: i32, allowed: bool) {
+fn bad_data_of(msk: Sock) -> u64 {
+    data_of(this_run())
+        .map(Sock)
+        .filter(|subflow| subflow.msk_of_subflow() == Some(msk))
+        .map_or(0, |subflow| subflow.0)
+}
+
+/// Time in which `mptcp_dss_corruption` calls `__mptcp_try_fallback`, in nanoseconds: some
+/// microseconds, on slow emulated machines a few milliseconds.
+const SAME_DECISION_NS: u64 = 100_000_000;
+
+/// Where [`DATA_OF`] has the time of the decision about a connection.
+#[inline(always)]
+fn decided_at(msk: Sock) -> u64 {
+    as_number(msk.0) | 1
+}
+
+/// True if `mptcp_dss_corruption` has just decided about this connection, and its probe reported it.
+/// Its copy calls `__mptcp_try_fallback` unless the compiler inlined that as well.
+#[inline(always)]
+fn is_decided(msk: Sock) -> bool {
+    data_of(decided_at(msk)).is_some_and(|at| now_ns().saturating_sub(at) < SAME_DECISION_NS)
+}
+
+#[inline(always)]
+fn try_left(msk: Sock, mib: i32, allowed: bool, origin: u64) {
+    if is_decided(msk) {
+        return;
+    }
     if allowed {
-        report(msk.0, u32::from(Site::TRY_FALLBACK.0), mib, now_ns());
+        report(
+            msk.0,
+            u32::from(Site::TRY_FALLBACK.0),
+            mib,
+            now_ns(),
+            origin,
+        );
     } else {
-        report_refused(msk, Site::TRY_FALLBACK, mib);
+        let subflow = bad_data_of(msk);
+        report_refused(msk, Site::TRY_FALLBACK, mib, subflow);
     }
 }
 
@@ -60,7 +100,12 @@ fn fallback_fexit_try(ctx: FExitContext) -> i32 {
     const RETURN_VALUE: usize = 2;
     let allowed: u64 = ctx.arg(RETURN_VALUE);
     // A C bool: the upper bits of the register are undefined.
-    try_left(Sock(ctx.arg(0)), ctx.arg(1), allowed & 0xff != 0);
+    try_left(
+        Sock(ctx.arg(0)),
+        ctx.arg(1),
+        allowed & 0xff != 0,
+        origin(&ctx),
+    );
     0
 }
 
@@ -77,15 +122,16 @@ pub(crate) fn fallback_kprobe_try(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 pub(crate) fn fallback_kretprobe_try(ctx: RetProbeContext) -> u32 {
     if let Some([msk, mib]) = take_args(CallSite::Try) {
-        let allowed: u64 = ctx.ret();
-        try_left(Sock(msk), mib as i32, allowed & 0xff != 0);
+        let allowed = returned(&ctx);
+        try_left(Sock(msk), mib as i32, allowed & 0xff != 0, origin(&ctx));
     }
     0
 }
 
 /// `mptcp_dss_corruption(msk, ssk)` is entered, or a compiler's copy of it without the first
 /// argument: the subflow is recognised by its structure. The function decides as
-/// `__mptcp_try_fallback` does.
+/// `__mptcp_try_fallback` does, which is inlined into the copies of x86-64, and called by that of
+/// arm64 7.3.
 #[kprobe]
 pub(crate) fn fallback_kprobe_dss(ctx: ProbeContext) -> u32 {
     let (first, second) = (Sock(argument(&ctx, 0)), Sock(argument(&ctx, 1)));
@@ -96,10 +142,17 @@ pub(crate) fn fallback_kprobe_dss(ctx: ProbeContext) -> u32 {
     if fell_back(msk) == Some(true) {
         return 0;
     }
+    let _full = DATA_OF.insert(decided_at(msk), now_ns(), 0);
     if msk.msk_may_fall_back() {
-        report(msk.0, u32::from(Site::DSS_CORRUPTION.0), NO_MIB, now_ns());
+        report(
+            msk.0,
+            u32::from(Site::DSS_CORRUPTION.0),
+            NO_MIB,
+            now_ns(),
+            origin(&ctx),
+        );
     } else {
-        report_refused(msk, Site::DSS_CORRUPTION, NO_MIB);
+        report_refused(msk, Site::DSS_CORRUPTION, NO_MIB, subflow.0);
     }
     0
 }

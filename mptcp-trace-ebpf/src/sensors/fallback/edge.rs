@@ -10,17 +10,17 @@ use aya_ebpf::{
 };
 use mptcp_trace_common::record::Site;
 
-use super::look;
+use super::{look, no_packet};
 use crate::{
-    call_args::{CallSite, argument, stash_args, take_args},
-    kernel::Sock,
+    call_args::{CallSite, stash_args, take_args},
+    kernel::{Sock, argument},
     turns::in_turns,
 };
 
 #[inline(always)]
 fn look_at_subflow(subflow: Sock, site: Site) {
     if let Some(msk) = subflow.msk_of_subflow() {
-        look(msk, site);
+        look(msk, site, no_packet);
     }
 }
 
@@ -31,7 +31,7 @@ in_turns! {
 /// `mptcp_connect(msk, ...)` returns.
 #[inline(never)]
 fn fallback_fexit_connect(ctx: FExitContext) -> i32 {
-    look(Sock(ctx.arg(0)), Site::CONNECT);
+    look(Sock(ctx.arg(0)), Site::CONNECT, no_packet);
     0
 }
 

@@ -18,18 +18,18 @@ use mptcp_trace_common::{
 
 use super::{
     CLOSE, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, add_evidence,
-    decision::blackhole, fell_back, flush_pending, forget_fallen, look,
+    decision::blackhole, fell_back, flush_pending, forget_fallen, look, no_packet,
 };
 use crate::{
     admit::is_tracer,
-    call_args::{CallSite, argument, stash_args, take_args},
+    call_args::{CallSite, stash_args, take_args},
     emit,
     entry::{get, set},
     kernel::{
-        AtReturn, Sock, current_file, is_mptcp, is_syscall_of_32_bits, msk_of_context, now_ns,
-        opaque, sock_of_socket, socket_of_file, subflow_bits, syscall_number,
+        AtReturn, Sock, argument, current_file, is_mptcp, is_syscall_of_32_bits, msk_of_context,
+        now_ns, opaque, origin, sock_of_socket, socket_of_file, subflow_bits, syscall_number,
     },
-    maps::{CHILDREN_PROBED, conn, syscall},
+    maps::{CHILDREN_PROBED, FALLBACK_COUNTERS, conn, syscall},
     sensors::{
         connection_record::{self, site_and_cause},
         counted,
@@ -37,6 +37,8 @@ use crate::{
             accepted, cloned, forget, forget_birth, has_another_owner, has_mptcp_listener,
             is_out_of_reach, note_io, on_create, on_destroy, set_owner, track_child, was_reported,
         },
+        packet,
+        subflow::lacks_context,
     },
     turns::in_turns,
 };
@@ -81,7 +83,7 @@ fn life_tp_state(ctx: RawTracePointContext) -> i32 {
     match (is_connection, old, new) {
         (true, CLOSE, SYN_SENT) | (true, CLOSE | LISTEN, LISTEN) => begins(sk, new),
         (true, LISTEN, ESTABLISHED) => {}
-        (true, _, _) => connection_changes(sk, old, new),
+        (true, _, _) => connection_changes(sk, old, new, &ctx),
         (false, LISTEN, SYN_RECV) => cloned(sk),
         // Simultaneous open: a client that receives a SYN.
         (false, SYN_SENT, SYN_RECV) => {
@@ -142,7 +144,7 @@ const ENDS: u32 = 1 << 3;
 
 /// Any other state change of a connection.
 #[inline(always)]
-fn connection_changes(msk: Sock, old: u32, new: u32) {
+fn connection_changes(msk: Sock, old: u32, new: u32, ctx: &RawTracePointContext) {
     let mut what = 0;
     if (old, new) == (SYN_SENT, ESTABLISHED) {
         what |= HANDSHAKE;
@@ -169,7 +171,11 @@ fn connection_changes(msk: Sock, old: u32, new: u32) {
         0 => Site::LATER,
         _ => Site::HANDSHAKE,
     };
-    look(msk, site);
+    // What else a connection falls back for is reported where it happens.
+    look(msk, site, || match site {
+        Site::HANDSHAKE => origin(ctx),
+        _ => 0,
+    });
     let kind = match () {
         () if what & REPORTED != 0 => Kind::ACCEPTED,
         () if what & ENDS != 0 && was_reported(msk) => Kind::CLOSED,
@@ -213,7 +219,7 @@ fn blackhole_after_handshake(msk: Sock) {
 
 /// An MPTCP listener got a child that is plain TCP.
 #[inline(always)]
-fn tcp_child(sk: Sock, site: Site) {
+fn tcp_child(sk: Sock, site: Site, origin: impl FnOnce() -> u64) {
     let (kind, fell) = if site == Site::DROPPED_CONTEXT {
         (Kind::FALLBACK, ConnState::FELL)
     } else {
@@ -221,24 +227,30 @@ fn tcp_child(sk: Sock, site: Site) {
     };
     track_child(sk, ConnState::TCP | ConnState::REPORTED | fell);
     emit::count_fallback(counter::SEEN);
-    connection_record::emit(kind, sk.0, site_and_cause(site, NO_MIB, false), 0);
+    let now = now_ns();
+    if kind == Kind::FALLBACK {
+        packet::emit_in_progress(&FALLBACK_COUNTERS, origin(), sk, sk, now, 0);
+    }
+    connection_record::emit(kind, sk.0, site_and_cause(site, NO_MIB, false), now);
 }
 
 /// `mptcp_subflow_drop_ctx(child)`: the child does not become a subflow. Not reported are joining
 /// subflows, which are rejected elsewhere, and children that already belong to a connection, which
 /// are being closed.
 #[inline(always)]
-fn context_dropped(sk: Sock) {
+fn context_dropped(sk: Sock, origin: impl FnOnce() -> u64) {
     if sk.0 == 0 {
         return;
     }
     match sk.ulp_data() {
-        Ok(0) => tcp_child(sk, Site::NO_CONTEXT),
+        // A join without a context is refused.
+        Ok(0) if lacks_context(sk) => {}
+        Ok(0) => tcp_child(sk, Site::NO_CONTEXT, no_packet),
         Ok(context) => {
             if msk_of_context(context).is_none()
                 && !subflow_bits(context).contains(SubflowBits::MP_JOIN)
             {
-                tcp_child(sk, Site::DROPPED_CONTEXT);
+                tcp_child(sk, Site::DROPPED_CONTEXT, origin);
             }
         }
         Err(_fault) => {
@@ -255,14 +267,14 @@ in_turns! {
 /// `mptcp_subflow_drop_ctx` is entered.
 #[inline(never)]
 fn life_fentry_drop(ctx: FEntryContext) -> i32 {
-    context_dropped(Sock(ctx.arg(0)));
+    context_dropped(Sock(ctx.arg(0)), || origin(&ctx));
     0
 }
 
 /// kprobe variant.
 #[kprobe]
 pub(crate) fn life_kprobe_drop(ctx: ProbeContext) -> u32 {
-    context_dropped(Sock(argument(&ctx, 0)));
+    context_dropped(Sock(argument(&ctx, 0)), || origin(&ctx));
     0
 }
 
@@ -288,7 +300,7 @@ pub(crate) fn life_kprobe_init(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn destroyed(msk: Sock) {
     flush_pending(msk);
-    look(msk, Site::LATER);
+    look(msk, Site::LATER, no_packet);
     on_destroy(msk);
 }
 
@@ -440,7 +452,7 @@ fn life_raw_return(ctx: RawTracePointContext) -> i32 {
 pub(crate) fn life_returns(ctx: &impl AtReturn, number: u32) {
     let is_made = number == syscall!(socket);
     if !is_made && number != syscall!(accept) && number != syscall!(accept4)
-        || is_syscall_of_32_bits()
+        || is_syscall_of_32_bits(ctx)
     {
         return;
     }

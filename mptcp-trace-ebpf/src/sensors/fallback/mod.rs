@@ -19,15 +19,18 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use mptcp_trace_common::{
     calibrated, counter,
     map_values::Conn,
-    record::{ConnState, EvidenceBits, Kind, NO_MIB, Site},
+    record::{ConnState, EvidenceBits, Kind, NO_MIB, Site, SubflowBits},
 };
 
-use super::connection_record::{self, site_and_cause};
+use super::{
+    connection_record::{self, site_and_cause},
+    packet,
+};
 use crate::{
     emit,
     entry::{Entry, get, set},
-    kernel::{Sock, now_ns, opaque},
-    maps::{CALIBRATED, FALLEN, FALLEN_UNTRACKED, conn, untracked_since},
+    kernel::{Sock, now_ns, opaque, subflow_bits},
+    maps::{CALIBRATED, FALLBACK_COUNTERS, FALLEN, FALLEN_UNTRACKED, conn, untracked_since},
 };
 
 /// `TCP_*` of `include/net/tcp_states.h`, part of the kernel's UAPI.
@@ -38,6 +41,9 @@ const FIN_WAIT1: u32 = 4;
 const CLOSE: u32 = 7;
 const LAST_ACK: u32 = 9;
 pub(crate) const LISTEN: u32 = 10;
+
+/// The flags SYN and ACK of a TCP header (RFC 9293 section 3.1).
+const SYN_ACK: u32 = 0x12;
 
 pub(crate) const EEXIST: i32 = -17;
 
@@ -57,9 +63,10 @@ pub(crate) fn says_fallen(flags: u64) -> Option<bool> {
     Some(flags >> (number - 1) & 1 == 1)
 }
 
-/// Reports a fallback observed at `now`, unless it was reported before.
+/// Reports a fallback observed at `now`, unless it was reported before. `origin` is the context of
+/// the program, if it runs while a packet is processed that may have decided, or that packet; else 0.
 #[inline(never)]
-fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
+fn report(msk: u64, site: u32, mib: i32, now: u64, origin: u64) -> u32 {
     match insert_fallen(msk, now) {
         Ok(()) => {}
         Err(EEXIST) => return 0,
@@ -71,6 +78,16 @@ fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
     }
     emit::count_fallback(counter::SEEN);
     let sk = Sock(msk);
+    if origin != 0
+        && let Some(first) = sk.first_subflow()
+        && (site != u32::from(Site::HANDSHAKE.0) || asked_for_mptcp(first))
+    {
+        let flags = match site == u32::from(Site::HANDSHAKE.0) {
+            true => SYN_ACK,
+            false => 0,
+        };
+        packet::emit_in_progress(&FALLBACK_COUNTERS, origin, first, sk, now, flags);
+    }
     let mut kind = Kind::FALLBACK;
     match conn(msk) {
         Some(conn) => {
@@ -116,6 +133,14 @@ fn report(msk: u64, site: u32, mib: i32, now: u64) -> u32 {
     0
 }
 
+/// True if the last SYN of a client had MPTCP: then it is the SYN/ACK that decides.
+#[inline(always)]
+fn asked_for_mptcp(subflow: Sock) -> bool {
+    subflow
+        .subflow_context()
+        .is_some_and(|context| subflow_bits(context).contains(SubflowBits::REQUEST_MPTCP))
+}
+
 /// Marks a connection as fallen back; [`EEXIST`] if it was marked before.
 #[inline(always)]
 fn insert_fallen(msk: u64, now: u64) -> Result<(), i32> {
@@ -144,11 +169,13 @@ fn forget_fallen(msk: u64) {
     let _none = FALLEN_UNTRACKED.remove(msk);
 }
 
-/// Reports a fallback that the kernel did not allow: the subflow is reset.
+/// Reports a fallback that the kernel did not allow: the subflow is reset, if it is known which (else
+/// 0).
 #[inline(always)]
-fn report_refused(msk: Sock, site: Site, mib: i32) {
+fn report_refused(msk: Sock, site: Site, mib: i32, subflow: u64) {
     emit::count_fallback(counter::SEEN);
-    connection_record::emit(Kind::FALLBACK, msk.0, site_and_cause(site, mib, true), 0);
+    let what = site_and_cause(site, mib, true);
+    connection_record::emit_of_path(Kind::FALLBACK, msk.0, what, 0, subflow);
 }
 
 /// Reports a pending fallback.
@@ -165,14 +192,21 @@ fn flush_pending(msk: Sock) {
     }
 }
 
-/// Reports the connection if it has fallen back unobserved.
+/// The origin of a report where no packet is processed.
 #[inline(always)]
-pub(crate) fn look(msk: Sock, site: Site) {
-    look_at(msk, site, now_ns());
+pub(crate) fn no_packet() -> u64 {
+    0
+}
+
+/// Reports the connection if it has fallen back unobserved. `origin` returns that of [`report`], and is
+/// only called then.
+#[inline(always)]
+pub(crate) fn look(msk: Sock, site: Site, origin: impl FnOnce() -> u64) {
+    look_at(msk, site, now_ns(), origin);
 }
 
 #[inline(always)]
-fn look_at(msk: Sock, site: Site, now: u64) {
+fn look_at(msk: Sock, site: Site, now: u64, origin: impl FnOnce() -> u64) {
     let fallen = fell_back(msk);
     if fallen == Some(false) && is_in_fallen(msk.0) {
         // connect(AF_UNSPEC) cleared the bit: the next fallback is a new one.
@@ -191,7 +225,7 @@ fn look_at(msk: Sock, site: Site, now: u64) {
                 site = Site::LATER;
             }
         }
-        report(msk.0, u32::from(site.0), NO_MIB, now);
+        report(msk.0, u32::from(site.0), NO_MIB, now, origin());
     }
 }
 
@@ -201,7 +235,7 @@ fn look_at(msk: Sock, site: Site, now: u64) {
 pub(crate) fn look_at_query(msk: Sock, flags: u64, known: Option<Entry<Conn>>, queried_ns: u64) {
     let may_be_known = known.is_none_or(|conn| get!(conn, state).contains(ConnState::FELL));
     if may_be_known || says_fallen(flags) == Some(true) {
-        look_at(msk, Site::LATER, queried_ns.saturating_sub(1));
+        look_at(msk, Site::LATER, queried_ns.saturating_sub(1), no_packet);
     }
 }
 

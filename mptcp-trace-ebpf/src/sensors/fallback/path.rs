@@ -16,7 +16,8 @@ use crate::{
         Sock, has_infinite_mapping, msk_of_context, now_ns, sends_infinite_map, sock_of_skb,
         subflow_bits,
     },
-    maps::{DECISION_PROBED, numbers},
+    maps::{DATA_OF, DECISION_PROBED, numbers},
+    sensors::owner::this_run,
     turns::in_turns,
 };
 
@@ -57,15 +58,15 @@ fn fallback_tp_data(ctx: RawTracePointContext) -> i32 {
     };
     if evidence.is_empty() {
         // It fell back, on this packet or an earlier one.
-        look(msk, Site::LATER);
+        look(msk, Site::LATER, || ctx.arg(1));
     } else {
-        bad_data(ctx.arg(1), msk, context, evidence);
+        bad_data(ctx.arg(1), msk, subflow, context, evidence);
     }
     0
 }
 
 #[inline(always)]
-fn bad_data(skb: u64, msk: Sock, context: u64, mut evidence: EvidenceBits) {
+fn bad_data(skb: u64, msk: Sock, subflow: Sock, context: u64, mut evidence: EvidenceBits) {
     if evidence == EvidenceBits::INVALID_MAPPING
         && has_infinite_mapping(skb, numbers().skb_ext_mptcp)
     {
@@ -87,13 +88,22 @@ fn bad_data(skb: u64, msk: Sock, context: u64, mut evidence: EvidenceBits) {
         return;
     }
     note_evidence(msk.0, u32::from(evidence.bits()));
+    if DECISION_PROBED.load() != 0 {
+        let _full = DATA_OF.insert(this_run(), subflow.0, 0);
+    }
     if DECISION_PROBED.load() != 0 || fallen.is_none() {
         return;
     }
     if msk.msk_may_fall_back() {
-        report(msk.0, u32::from(Site::DATA_AVAILABLE.0), NO_MIB, now_ns());
+        report(
+            msk.0,
+            u32::from(Site::DATA_AVAILABLE.0),
+            NO_MIB,
+            now_ns(),
+            skb,
+        );
     } else {
-        report_refused(msk, Site::DATA_AVAILABLE, NO_MIB);
+        report_refused(msk, Site::DATA_AVAILABLE, NO_MIB, subflow.0);
     }
 }
 

@@ -20,10 +20,10 @@ use super::{
     refused::{is_mptcp_socket, is_ordinary, is_refusal, option_refused, outcome, socket_refused},
 };
 use crate::{
-    call_args::{CallSite, argument, stash_args, take_args},
+    call_args::{CallSite, stash_args, take_args},
     emit,
     entry::{get, set},
-    kernel::{Sock, SockPrefix, is_mptcp, now_ns, sock_of_socket, socket_of},
+    kernel::{Sock, SockPrefix, argument, is_mptcp, now_ns, returned, sock_of_socket, socket_of},
     maps::{IN_FLIGHT, OUTERMOST_PROBED, in_flight},
     sensors::owner::note_untraced,
 };
@@ -115,7 +115,12 @@ fn leave(ctx: &RetProbeContext, step: PathBits) {
         at_ns: open.boottime_ns,
     };
     let put = |record: &mut QueryRecord| {
-        put_answer(record, option(open.level, open.optname), path, ctx.ret());
+        put_answer(
+            record,
+            option(open.level, open.optname),
+            path,
+            returned(ctx) as i32,
+        );
         record.latency_ns = now_ns() - open.boottime_ns;
     };
     answer(ctx, &sock, &answered, put, |_record| ());
@@ -174,7 +179,7 @@ fn refused(ctx: &RetProbeContext, site: CallSite, is_set: bool) {
     let Some([sk, option]) = take_args(site) else {
         return;
     };
-    let ret: i32 = ctx.ret();
+    let ret = returned(ctx) as i32;
     if is_refusal(ret) {
         option_refused(sk, option, outcome(ret, is_set, RecordRung::KPROBE));
     }
@@ -279,7 +284,7 @@ pub(crate) fn query_kprobe_create(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 pub(crate) fn query_kretprobe_create(ctx: RetProbeContext) -> u32 {
     if let Some([family, _none]) = take_args(CallSite::Socket) {
-        let ret: i32 = ctx.ret();
+        let ret = returned(&ctx) as i32;
         if ret < 0 {
             socket_refused(family, outcome(ret, false, RecordRung::KPROBE));
         }

@@ -42,9 +42,13 @@ fn is_of_interest(ctx: &impl AtReturn) -> bool {
     let number = syscall_number(ctx);
     let is_get = number == syscall!(getsockopt);
     if is_get || number == syscall!(setsockopt) {
-        let called = Called(ctx);
+        let called = Called::native(ctx);
         return is_get && is_any_query(called.level(), called.optname())
             || is_refusal(ctx.returned());
+    }
+    if is_narrow(number) {
+        let called = Called::narrow_getsockopt(ctx, number);
+        return called.is_some_and(|called| is_any_query(called.level(), called.optname()));
     }
     if number == syscall!(socket) {
         return LIFE_AT_RETURN.load() != 0 || ctx.returned() < 0;
@@ -77,11 +81,19 @@ fn system_call(ctx: &impl AtReturn) -> i32 {
     let number = syscall_number(ctx);
     let is_get = number == syscall!(getsockopt);
     if is_get || number == syscall!(setsockopt) {
-        let called = Called(ctx);
-        if is_get && is_any_query(called.level(), called.optname()) {
-            getsockopt_returned(ctx);
-        } else {
-            refused(ctx, !is_get);
+        if !is_syscall_of_32_bits(ctx) {
+            let called = Called::native(ctx);
+            if is_get && is_any_query(called.level(), called.optname()) {
+                getsockopt_returned(ctx, &called);
+            } else {
+                refused(ctx, !is_get);
+            }
+        }
+        return 0;
+    }
+    if is_narrow(number) {
+        if let Some(called) = Called::narrow_getsockopt(ctx, number) {
+            getsockopt_returned(ctx, &called);
         }
         return 0;
     }
@@ -95,6 +107,12 @@ fn system_call(ctx: &impl AtReturn) -> i32 {
     0
 }
 
+/// True if a 32-bit program may have called `getsockopt` by this number.
+#[inline(always)]
+fn is_narrow(number: u32) -> bool {
+    number == syscall!(getsockopt_32) || number == syscall!(socketcall_32)
+}
+
 #[inline(always)]
 fn is_any_query(level: u32, number: u32) -> bool {
     is_query(level, number) || is_protocol_query(level, number)
@@ -103,9 +121,9 @@ fn is_any_query(level: u32, number: u32) -> bool {
 /// `socket(family, type, protocol)` failed.
 #[inline(always)]
 fn socket_failed(ctx: &impl AtReturn) {
-    let called = Called(ctx);
+    let called = Called::native(ctx);
     if is_mptcp_socket(called.family(), called.kind(), called.protocol())
-        && !is_syscall_of_32_bits()
+        && !is_syscall_of_32_bits(ctx)
     {
         let outcome = outcome(ctx.returned(), false, RecordRung::TRACEPOINT);
         socket_refused(called.family(), outcome);
@@ -114,16 +132,12 @@ fn socket_failed(ctx: &impl AtReturn) {
 
 /// `getsockopt(fd, level, optname, optval, optlen)` returns, and it was a query.
 #[inline(always)]
-fn getsockopt_returned(ctx: &impl AtReturn) {
-    let called = Called(ctx);
+fn getsockopt_returned<C: AtReturn>(ctx: &C, called: &Called<'_, C>) {
     let (level, number) = (called.level(), called.optname());
-    if is_syscall_of_32_bits() {
-        return;
-    }
     let ret = ctx.returned();
     // A bad descriptor or another kind of socket never reaches the TCP code: not a query.
     let mut sock = SockPrefix::unread();
-    let Some((socket, sk, protocol)) = queried_socket(&called, &mut sock) else {
+    let Some((socket, sk, protocol)) = queried_socket(called, &mut sock) else {
         if ret == 0 && is_query(level, number) {
             // It was answered: the descriptor has been closed since.
             emit::count(counter::SEEN);
@@ -154,7 +168,7 @@ fn getsockopt_returned(ctx: &impl AtReturn) {
         record.ret = ctx.returned();
     };
     answer(ctx, &sock, &answered, answer_of, |record| {
-        put_answer_if_unsure(record, &called);
+        put_answer_if_unsure(record, called);
     });
 }
 
@@ -184,10 +198,10 @@ fn put_answer_if_unsure(record: &mut QueryRecord, called: &Called<'_, impl AtRet
 /// An option was set or read, and perhaps refused.
 #[inline(always)]
 fn refused(ctx: &impl AtReturn, is_set: bool) {
-    let called = Called(ctx);
+    let called = Called::native(ctx);
     let ret = ctx.returned();
     let level = called.level();
-    if !is_refusal(ret) || !is_ordinary(level) || is_syscall_of_32_bits() {
+    if !is_refusal(ret) || !is_ordinary(level) {
         return;
     }
     let mut sock = SockPrefix::unread();

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
+
 use crate::{
     filter::unknown,
     serve::listen::{Address, PATH_BYTES_MAX},
@@ -100,6 +102,16 @@ pub(super) fn parse_ring_size(text: &str) -> Result<u32, String> {
         .and_then(|number| number.checked_mul(1 << shift))
         .filter(|bytes| bytes.is_power_of_two() && (4096..=1 << 30).contains(bytes))
         .ok_or_else(|| "write a power of two from 4K to 1024M, like 4M".to_owned())
+}
+
+/// Parses the name of a file that is written beside stdout.
+pub(super) fn file_to_write() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
+        true => {
+            Err("this is a file, not stdout: write /dev/stdout, or ./- for a file of that name")
+        }
+        false => Ok(path),
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use super::values::parse_column;
 use crate::{
     filter::{self, Cgroup, Choice, FailOn, Ports},
-    model::{By, Prefix, Verdict},
+    model::{By, Prefix, Shown, Verdict},
     sink::{Column, TimeStyle},
 };
 
@@ -24,8 +24,8 @@ pub struct ViewArgs {
     /// Exit with code 4 if a finding has this verdict or cause; `fallback` matches any fallback
     ///
     /// Findings that are not shown count too. The exit code is 5 if none matches but one may have
-    /// been missed: the fallback sensor is off, the kernel counted more fallbacks than were traced,
-    /// or queries were lost.
+    /// been missed: a sensor is off, the kernel counted more fallbacks than were traced, or queries
+    /// or events of paths were lost.
     #[arg(long, value_name = "VERDICT|CAUSE,...", value_delimiter = ',', value_parser = FailOn::parse)]
     pub fail_on: Vec<FailOn>,
     /// Collapse identical consecutive answers; print a repeat count when the answer changes
@@ -38,6 +38,9 @@ pub struct ViewArgs {
     #[arg(long)]
     pub summary: bool,
     /// Print a single summary table, grouped by this; implies --summary
+    ///
+    /// The tables by path, endpoint and interface have other columns: paths that came up, failed and
+    /// ended, and what those that ended carried.
     #[arg(long, value_enum, value_name = "WHAT")]
     pub by: Option<GroupBy>,
     /// Track at most N connections; when full, evict the least recently active one
@@ -109,12 +112,28 @@ pub struct FindingFilterArgs {
     /// Show only this kind of finding, or leave it out with `!`
     ///
     /// Kinds are query, fallback, refused, plain, existing, blackhole, verdict, option-refused,
-    /// socket-refused. Example: --kind fallback,blackhole.
+    /// socket-refused, closed, and those of `path`: path-up, path-failed, connect-failed,
+    /// path-down, path-stale, path-recovered, path-priority. Lines show path-up, path-priority, and
+    /// a path-down that is no failure, only if they are named; `all` names every kind. Examples:
+    /// --kind fallback,blackhole, --kind path.
     #[arg(long, value_name = "[!]KIND,...", value_delimiter = ',', value_parser = filter::choice(filter::kind))]
     pub kind: Vec<Choice<&'static str>>,
     /// Show only queries and closing verdicts with this verdict, or leave it out with `!`
     #[arg(long, value_name = "[!]NAME,...", value_delimiter = ',', value_parser = filter::choice(filter::verdict))]
     pub verdict: Vec<Choice<Verdict>>,
+    /// Show only findings whose packet shows this, or leave it out with `!`
+    ///
+    /// The packet is the one that decided, such as the SYN/ACK without the option. Names are
+    /// option-cleared, option-absent, option-reflected, option-present, another-machine,
+    /// rst-other-ttl, rst-same-ttl, rst-unknown; `mptcp-trace explain NAME` describes each.
+    #[arg(long, value_name = "[!]NAME,...", value_delimiter = ',', value_parser = filter::choice(filter::packet))]
+    pub packet: Vec<Choice<Shown>>,
+    /// Show only paths that ended with an RST with this reason, or leave it out with `!`
+    ///
+    /// A name or a code of RFC 8684: unspecified (0), mptcp-error (1), no-resources (2),
+    /// prohibited (3), too-much-data (4), bad-performance (5), middlebox (6).
+    #[arg(long, value_name = "[!]NAME|CODE,...", value_delimiter = ',', value_parser = filter::choice(filter::reset_reason))]
+    pub reset_reason: Vec<Choice<u8>>,
 }
 
 /// Filters by connection.
@@ -122,8 +141,8 @@ pub struct FindingFilterArgs {
 pub struct ConnectionFilterArgs {
     /// Show only findings with this cause, or leave it out with `!`
     ///
-    /// These are fallbacks, and verdicts that follow from one. `mptcp-trace explain` lists the
-    /// causes.
+    /// These are fallbacks, verdicts that follow from one, closed connections that fell back, and
+    /// paths that failed or ended. `mptcp-trace explain` lists the causes.
     #[arg(long, value_name = "[!]NAME,...", value_delimiter = ',', value_parser = filter::choice(filter::cause))]
     pub cause: Vec<Choice<&'static str>>,
     /// Show only connections with this address or network at either end, or leave it out with `!`
@@ -158,6 +177,12 @@ pub enum GroupBy {
     Cgroup,
     /// Verdict
     Verdict,
+    /// Path: local and remote address, without ports
+    Path,
+    /// Local address of the path
+    Endpoint,
+    /// Interface of that address; the address if the tracer's namespace does not know it
+    Interface,
 }
 
 impl ViewArgs {
@@ -172,6 +197,9 @@ impl ViewArgs {
                 GroupBy::Netns => By::Netns,
                 GroupBy::Cgroup => By::Cgroup,
                 GroupBy::Verdict => By::Verdict,
+                GroupBy::Path => By::Path,
+                GroupBy::Endpoint => By::Endpoint,
+                GroupBy::Interface => By::Interface,
             }],
             (None, true) => By::USUAL.to_vec(),
             (None, false) => Vec::new(),

@@ -384,7 +384,7 @@ const FACTS: [(&str, &str); 10] = [
     ),
     (
         "host's PIDs",
-        "this process is in the PID namespace of the host",
+        "process ids are those of the PID namespace of the host",
     ),
 ];
 
@@ -409,13 +409,17 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
         counters: _,
         numbers: _,
         pid_namespace,
+        visits_all_tasks: _,
         preemptible: _,
         cpus: _,
     } = host;
-    let names_causes = Fact::from_bool(
-        *has_cause_parameter,
-        "this kernel has no function __mptcp_try_fallback with a parameter fb_mib",
-    );
+    let names_causes = match btf {
+        Fact::Yes => Fact::from_bool(
+            *has_cause_parameter,
+            "this kernel has no function __mptcp_try_fallback with a parameter fb_mib",
+        ),
+        Fact::No(_) | Fact::Unknown(_) => Fact::Unknown("no type information".into()),
+    };
     let members = match missing_members.first() {
         None if *btf == Fact::Yes => Fact::Yes,
         None => Fact::Unknown("no type information".into()),
@@ -426,7 +430,8 @@ fn facts(host: &HostSupport) -> Vec<FactLine> {
     };
     let initial = Fact::from_bool(
         pid_namespace.is_none(),
-        "PIDs are those of this PID namespace; processes outside of it cannot be identified",
+        "PIDs are those of this PID namespace; processes outside of it cannot be identified: mount the \
+         host's /proc and name it with --proc, or share its PID namespace",
     );
     let facts = [
         mptcp,

@@ -1,9 +1,10 @@
 //! `mptcp-trace bundle`: packs a bug report into one file.
 
+mod maintainer;
+
 use std::{
-    collections::BTreeMap,
     fs::File,
-    io::{self, BufReader, BufWriter},
+    io::{self, BufReader, BufWriter, Read as _},
     path::Path,
     time::Duration,
 };
@@ -22,13 +23,16 @@ use crate::{
     enrich::CgroupCache,
     filter::FindingFilter,
     host::{netstat, sandbox, system::mptcp_sysctls},
+    model::{Pod, Reconciliations},
     pipeline::{Inventory, Stages, Stop, View, play},
+    plan::NONE_LISTED,
     redact::{KEPT, Redactor},
-    sink::{FindingCounts, Format, Source, escape},
+    sink::{FindingCounts, Format, Source, TextLines, TextOptions, Width, escape},
 };
 
 /// Files of a bundle, in order.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
+    MAINTAINER,
     "host.json",
     "sysctls.json",
     "counters-before.json",
@@ -38,6 +42,12 @@ const NAMES: [&str; 8] = [
     "losses.json",
     CAPTURE,
 ];
+
+/// The text for the kernel's maintainers.
+const MAINTAINER: &str = "maintainer.txt";
+/// Parts of it, which are not packed: open sockets with their paths, and all findings.
+const SOCKETS: &str = "list.txt";
+const FINDINGS: &str = "findings.txt";
 
 /// Default duration of the trace.
 const DURATION: Duration = Duration::from_secs(30);
@@ -56,21 +66,25 @@ pub(in crate::cli) fn run(args: &BundleArgs, verbose: u8) -> Result<u8, Exit> {
     let destination = Destination::new(&place)?;
     let mut parts = Parts::default();
     if let Some(capture) = &args.from {
-        let temporary = std::env::temp_dir();
-        let mut writes = vec![temporary.as_path()];
+        let mut writes = vec![bundle::temporary_folder()];
         writes.extend(destination.folder());
         sandbox::enter(&[capture.as_path()], &writes);
     }
-    let traced = match &args.from {
-        Some(capture) => take_over(capture, &mut parts).map(|()| Ok(DONE))?,
-        None => trace(args, &mut parts, verbose)?,
+    let (traced, mut about) = match &args.from {
+        Some(capture) => take_over(capture, &mut parts).map(|()| (Ok(DONE), None))?,
+        None => trace(args, &mut parts, verbose).map(|(exit, about)| (exit, Some(about)))?,
     };
+    let mut redactor = Redactor::default();
     if parts.has(CAPTURE) {
         if args.redact {
-            redact(&mut parts)?;
+            redact(&mut parts, &mut redactor)?;
         }
         retell(&mut parts)?;
     }
+    if let (true, Some(about)) = (args.redact, &mut about) {
+        about.host.redact(&mut redactor);
+    }
+    tell_maintainers(args, about.as_ref(), &traced, &mut parts)?;
     let packed = bundle::pack(&NAMES, &parts)?;
     deaf()?;
     destination.put(&packed)?;
@@ -150,6 +164,7 @@ fn take_over_frames(input: &mut dyn io::Read, out: File) -> anyhow::Result<()> {
                 }
             }
             Frame::Place(_, path) => bytes += path.len() as u64,
+            Frame::Pod(_, pod) => bytes += length_of(pod),
             Frame::Clock(_) => bytes += size_of::<u64>() as u64,
             Frame::Missed(..) => bytes += 2 * size_of::<u64>() as u64,
             Frame::End(_) => {
@@ -170,9 +185,32 @@ fn take_over_frames(input: &mut dyn io::Read, out: File) -> anyhow::Result<()> {
     }
 }
 
+/// Length of the names in a pod, which a damaged capture may have made long.
+fn length_of(pod: &Pod) -> u64 {
+    let Pod {
+        uid,
+        namespace,
+        name,
+        container,
+    } = pod;
+    let parts = [uid, namespace, name, container].into_iter().flatten();
+    size_of::<Pod>() as u64 + parts.map(|part| part.len() as u64).sum::<u64>()
+}
+
+/// Facts about the host of a trace.
+struct About {
+    host: maintainer::Host,
+    before: maintainer::Counted,
+    after: maintainer::Counted,
+}
+
 /// Traces, and collects facts before and after. Returns the exit of the trace, or why nothing can
 /// be packed.
-fn trace(args: &BundleArgs, parts: &mut Parts, verbose: u8) -> Result<Result<u8, Exit>, Exit> {
+fn trace(
+    args: &BundleArgs,
+    parts: &mut Parts,
+    verbose: u8,
+) -> Result<(Result<u8, Exit>, About), Exit> {
     // A bundle of a host that cannot be traced is useful, since it states why; one after a
     // forgotten sudo is not.
     if let Some(exit) = permission::refusal() {
@@ -186,29 +224,73 @@ fn trace(args: &BundleArgs, parts: &mut Parts, verbose: u8) -> Result<Result<u8,
             exit @ (Exit::Because(..) | Exit::Code(_)) => exit,
         });
     }
-    let mut host = examine::json(&args.attach.options(), verbose)?;
-    if let (true, Some(btf)) = (args.redact, &args.attach.btf) {
-        host = host.replace(&btf.display().to_string(), "FILE");
-    }
+    let host = examine::json(&args.attach.options(), verbose)?;
+    let host = without_place(args, &host);
     parts.write("host.json", host.as_bytes())?;
-    parts.write("sysctls.json", &json(&mptcp_sysctls())?)?;
+    let sysctls = mptcp_sysctls();
+    parts.write("sysctls.json", &json(&sysctls)?)?;
+    let host = maintainer::Host::of_this_machine(sysctls);
     let mut reach = netstat::Reach::new();
-    parts.write("counters-before.json", &json(&counters(&mut reach))?)?;
+    let before = counters(&mut reach);
+    parts.write("counters-before.json", &json(&before)?)?;
     parts.make(CAPTURE)?;
     let capture = parts.path(CAPTURE).context("no capture")?;
     let traced = run::trace(traced(args, &capture), verbose);
-    parts.write("counters-after.json", &json(&counters(&mut reach))?)?;
+    let after = counters(&mut reach);
+    parts.write("counters-after.json", &json(&after)?)?;
     parts.remove_if_empty(CAPTURE)?;
+    let about = About {
+        host,
+        before,
+        after,
+    };
     match traced {
         // The command failed, not the tracer.
         Err(Exit::Because(code, why)) if ![FAILED, CANNOT_ANSWER].contains(&code) => {
             Err(Exit::Because(code, why))
         }
-        traced => Ok(traced),
+        traced => Ok((traced, about)),
     }
 }
 
-fn counters(reach: &mut netstat::Reach) -> BTreeMap<u32, netstat::Counters> {
+/// Replaces the place of the `--btf` file, if the bundle is redacted.
+fn without_place(args: &BundleArgs, text: &str) -> String {
+    match &args.attach.btf {
+        Some(btf) if args.redact => text.replace(&btf.display().to_string(), "FILE"),
+        Some(_) | None => text.to_owned(),
+    }
+}
+
+/// Writes the text for the kernel's maintainers.
+fn tell_maintainers(
+    args: &BundleArgs,
+    about: Option<&About>,
+    traced: &Result<u8, Exit>,
+    parts: &mut Parts,
+) -> anyhow::Result<()> {
+    let read = |name| -> anyhow::Result<String> {
+        let mut text = String::new();
+        if parts.has(name) {
+            parts.open(name)?.read_to_string(&mut text)?;
+        }
+        Ok(text)
+    };
+    let found = match traced {
+        Err(Exit::Because(_, why)) if !parts.has(CAPTURE) => Err(escape(&without_place(args, why))),
+        Err(Exit::Lines(_, lines)) if !parts.has(CAPTURE) => {
+            Err(escape(&without_place(args, &lines.join("; "))))
+        }
+        Ok(_) | Err(_) => Ok(maintainer::Traced {
+            sockets: read(SOCKETS)?,
+            findings: read(FINDINGS)?,
+        }),
+    };
+    let counters = about.map(|it| (&it.before, &it.after));
+    let text = maintainer::text(about.map(|it| &it.host), counters, &found);
+    parts.write(MAINTAINER, text.as_bytes())
+}
+
+fn counters(reach: &mut netstat::Reach) -> maintainer::Counted {
     reach
         .all()
         .into_iter()
@@ -238,14 +320,13 @@ fn traced(args: &BundleArgs, capture: &Path) -> options::Live {
 }
 
 /// Redacts the capture.
-fn redact(parts: &mut Parts) -> anyhow::Result<()> {
+fn redact(parts: &mut Parts, redactor: &mut Redactor) -> anyhow::Result<()> {
     let what = || "cannot redact the capture";
     let (mut reader, facts) =
         Reader::open(BufReader::new(parts.open(CAPTURE)?)).with_context(what)?;
-    let redacted = tempfile::tempfile().with_context(what)?;
+    let redacted = bundle::temporary().with_context(what)?;
     let out = BufWriter::new(redacted.try_clone().with_context(what)?);
     let mut writer = Writer::new(out, &facts).with_context(what)?;
-    let mut redactor = Redactor::default();
     let mut dropped = 0_u64;
     loop {
         let mut frame = reader.next_frame().with_context(what)?;
@@ -257,6 +338,7 @@ fn redact(parts: &mut Parts) -> anyhow::Result<()> {
                 }
             }
             Frame::Place(_, path) => *path = redactor.cgroup(path),
+            Frame::Pod(_, pod) => redact_pod(redactor, pod),
             Frame::Clock(_) | Frame::Missed(..) | Frame::End(_) | Frame::CutOff => {}
         }
         writer.add(&frame).with_context(what)?;
@@ -271,6 +353,22 @@ fn redact(parts: &mut Parts) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Replaces the names of a pod; its UID is left out, because its control group's path is replaced too.
+fn redact_pod(redactor: &mut Redactor, pod: &mut Pod) {
+    let Pod {
+        uid,
+        namespace,
+        name,
+        container,
+    } = pod;
+    *uid = None;
+    for (part, kind) in [(namespace, "ns"), (name, "pod"), (container, "container")] {
+        if let Some(text) = part {
+            *text = redactor.pod_name(kind, text);
+        }
+    }
+}
+
 /// Extracts sockets, findings and losses from the capture.
 fn retell(parts: &mut Parts) -> anyhow::Result<()> {
     let open = |parts: &Parts| -> anyhow::Result<_> {
@@ -283,6 +381,7 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
         match reader.next_frame()? {
             Frame::Record(bytes) => found.take(&bytes, &facts, &mut cgroups),
             Frame::Place(id, path) => cgroups.insert(id, &path),
+            Frame::Pod(id, pod) => cgroups.insert_pod(id, &pod),
             Frame::Clock(_) | Frame::Missed(..) => {}
             Frame::End(losses) => break Some(losses),
             Frame::CutOff => break None,
@@ -307,16 +406,44 @@ fn retell(parts: &mut Parts) -> anyhow::Result<()> {
             findings: printed,
             ..FindingCounts::default()
         };
-        Format::Json.end(counts, losses, &[], &mut lines);
+        Format::Json.end(counts, losses, &Reconciliations::default(), &mut lines);
         let losses = losses_json(losses).context("cannot write JSON")?;
         parts.write("losses.json", &losses)?;
     }
     parts.write("list.jsonl", &lines)?;
-    let (mut reader, facts) = open(parts)?;
-    let out = BufWriter::new(parts.make("findings.jsonl")?);
+    let mut sockets = Vec::new();
+    let as_text = Format::Text(Box::new(TextLines::of_sockets(for_maintainers())));
+    let listed =
+        found.print_with_paths(&FindingFilter::default(), &cgroups, &as_text, &mut sockets);
+    let mut limits = facts.sensors.iter().flat_map(|it| &it.limits);
+    if listed.sockets > 0 {
+        parts.write(SOCKETS, &sockets)?;
+    } else if limits.any(|it| it == NONE_LISTED) {
+        parts.write(SOCKETS, format!("unknown: {NONE_LISTED}").as_bytes())?;
+    }
+    tell(parts, "findings.jsonl", Format::Json)?;
+    let as_text = Format::Text(Box::new(TextLines::new(for_maintainers())));
+    tell(parts, FINDINGS, as_text)
+}
+
+/// Text that fits any terminal, mail or web page.
+fn for_maintainers() -> TextOptions {
+    TextOptions {
+        header: true,
+        width: Width::Unlimited,
+        lists_no_join: true,
+        ..TextOptions::default()
+    }
+}
+
+/// Prints all findings of the capture into a part.
+fn tell(parts: &mut Parts, name: &'static str, format: Format) -> anyhow::Result<()> {
+    let capture = BufReader::new(parts.open(CAPTURE)?);
+    let (mut reader, facts) = Reader::open(capture).context("cannot read the capture")?;
+    let out = BufWriter::new(parts.make(name)?);
     let mut stages = Stages::new(
         facts,
-        Format::Json,
+        format,
         Source::Replay,
         out,
         None,

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 
 use crate::{
     cli::{DONE, Exit, args::DemoArgs, colour, options, run::trace, terminal},
+    host::{Fact, system::mptcp_enabled},
     sink::TextOptions,
 };
 
@@ -16,7 +17,10 @@ use crate::{
 pub(in crate::cli) fn run(args: &DemoArgs, verbose: u8) -> Result<u8, Exit> {
     if args.scene {
         let counted = mptcp_trace_scene::demo::play()
-            .context("cannot run the demo: it needs root, MPTCP and the veth module")?;
+            .context(
+                "cannot run the demo: it needs root with CAP_SYS_ADMIN and CAP_NET_ADMIN (in a container: \
+                 --privileged), MPTCP and the veth module",
+            )?;
         stderr_line!("demo: {counted}");
         return Ok(DONE);
     }
@@ -26,8 +30,15 @@ pub(in crate::cli) fn run(args: &DemoArgs, verbose: u8) -> Result<u8, Exit> {
          the kernel\n\
          demo: before and after: is this still MPTCP?"
     );
+    if let Fact::No(_) = mptcp_enabled() {
+        stderr_line!(
+            "demo: MPTCP is switched off on this host, but not in these two network namespaces"
+        );
+    }
     let code = trace(traced(args)?, verbose)?;
-    stderr_line!("demo: what a cause means: mptcp-trace explain DssFallback");
+    if code == DONE {
+        stderr_line!("demo: what a cause means: mptcp-trace explain DssFallback");
+    }
     Ok(code)
 }
 

@@ -13,9 +13,8 @@ use crate::{
         print, select, talk, terminal, tracing,
     },
     enrich::CgroupCache,
-    host::system::proc_is_ours,
-    model::SensorId,
-    pipeline::{Inventory, prefixed},
+    model::{Loss, LossReport, Reconciliations, SensorId, SensorState},
+    pipeline::{self, Inventory, PrintedSockets, prefixed},
     plan::OTHERS_UNLISTED,
     sink::{FindingCounts, Format, Source, TextLines, TextOptions},
 };
@@ -33,18 +32,28 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
     let wanted = select::wanted(&FindingFilterArgs::default(), &args.which, &args.whose)?;
     // No task is traced; existing sockets are still listed.
     let started = tracing::start(&args.attach.options(), &Scope::SelfTestOnly, verbose).await?;
-    let (is_in_pid_namespace, mut session) = (started.is_in_pid_namespace, started.session);
+    let (visits_all_tasks, mut session) = (started.visits_all_tasks, started.session);
     if !session.has_fallbacks() {
         return Err(Exit::Because(
             CANNOT_ANSWER,
             "sockets cannot be listed on this kernel; mptcp-trace doctor reports why".into(),
         ));
     }
-    if is_in_pid_namespace && talk::has_notes() {
+    if let Some(why) = session.unlisted {
+        return Err(Exit::Because(CANNOT_ANSWER, why));
+    }
+    let has_paths = |state: &SensorState| state.sensor == SensorId::Subflow;
+    if args.paths && !session.facts.sensors.iter().any(has_paths) {
+        return Err(Exit::Because(
+            CANNOT_ANSWER,
+            "paths cannot be listed on this kernel; mptcp-trace doctor reports why".into(),
+        ));
+    }
+    if !visits_all_tasks && talk::has_notes() {
         stderr!("{}", prefixed(&format!("note: {OTHERS_UNLISTED}")));
     }
     session.tracer.stop()?;
-    let mut cgroups = CgroupCache::live(proc_is_ours());
+    let mut cgroups = CgroupCache::live(pipeline::lookup(&args.attach.pod_logs));
     let mut found = Inventory::default();
     let facts = session.facts.clone();
     for bytes in std::mem::take(&mut session.backlog) {
@@ -54,7 +63,40 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
         found.take(bytes, &facts, &mut cgroups);
         Ok::<(), Infallible>(())
     });
-    let format = match args.json {
+    let format = format(args);
+    let losses = session.losses()?;
+    let mut out = Vec::new();
+    if args.json {
+        format.start(&facts, Source::Live, &mut out);
+    }
+    let listed = match args.paths {
+        true => found.print_with_paths(&wanted, &cgroups, &format, &mut out),
+        false => PrintedSockets {
+            sockets: found.print(&wanted, &cgroups, &format, &mut out),
+            ..PrintedSockets::default()
+        },
+    };
+    let printed = listed.sockets;
+    format.end(
+        FindingCounts {
+            findings: printed + listed.paths,
+            not_shown: found.len() as u64 - printed,
+            ..FindingCounts::default()
+        },
+        &losses,
+        &Reconciliations::default(),
+        &mut out,
+    );
+    print(&String::from_utf8_lossy(&out))?;
+    stderr!(
+        "{}",
+        prefixed(&said(args, listed, found.len() as u64, &losses))
+    );
+    Ok(DONE)
+}
+
+fn format(args: &ListArgs) -> Format {
+    match args.json {
         true => Format::Json,
         false => {
             let is_terminal = std::io::stdout().is_terminal();
@@ -67,38 +109,34 @@ async fn list(args: &ListArgs, verbose: u8) -> Result<u8, Exit> {
             };
             Format::Text(Box::new(TextLines::of_sockets(options)))
         }
-    };
-    let losses = session.losses()?;
-    let mut out = Vec::new();
-    if args.json {
-        format.start(&facts, Source::Live, &mut out);
     }
-    let printed = found.print(&wanted, &cgroups, &format, &mut out);
-    format.end(
-        FindingCounts {
-            findings: printed,
-            not_shown: found.len() as u64 - printed,
-            coalesced: 0,
-            evicted: 0,
-        },
-        &losses,
-        &[],
-        &mut out,
-    );
-    print(&String::from_utf8_lossy(&out))?;
+}
+
+/// The last line: what was printed, and what is missing.
+fn said(args: &ListArgs, listed: PrintedSockets, found: u64, losses: &LossReport) -> String {
+    let printed = listed.sockets;
     let word = if printed == 1 { "socket" } else { "sockets" };
     let mut said = format!("{printed} MPTCP {word}");
-    if found.len() as u64 > printed {
-        said.push_str(&format!("; not shown: {}", found.len() as u64 - printed));
+    if args.paths {
+        let word = if listed.paths == 1 { "path" } else { "paths" };
+        said.push_str(&format!(", {} open {word}", listed.paths));
+        if listed.backups > 0 {
+            said.push_str(&format!(" ({} as backup)", listed.backups));
+        }
     }
-    let lost: u64 = losses
-        .of(SensorId::Fallback)
-        .map_or(0, crate::model::Loss::lost);
+    if found > printed {
+        said.push_str(&format!("; not shown: {}", found - printed));
+    }
+    let of_paths = args.paths.then_some(SensorId::Subflow);
+    let lost: u64 = [Some(SensorId::Fallback), of_paths]
+        .into_iter()
+        .flatten()
+        .filter_map(|sensor| losses.of(sensor).map(Loss::lost))
+        .sum();
     if lost > 0 {
         said.push_str(&format!(
             "; {lost} more were lost: the ring is too small, use a larger --ring-size"
         ));
     }
-    stderr!("{}", prefixed(&said));
-    Ok(DONE)
+    said
 }

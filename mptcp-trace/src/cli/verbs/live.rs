@@ -5,9 +5,11 @@ use crate::{
         Exit, USAGE,
         args::{LiveArgs, TaskFilterArgs},
         interfaces,
+        keep::Keep,
         options::{Live, Names},
         run, select,
     },
+    pipeline::PeerBook,
     sink::TextOptions,
 };
 
@@ -30,10 +32,13 @@ fn wanted(args: LiveArgs) -> Result<Live, Exit> {
     if !args.command.is_empty() && !args.pid.is_empty() {
         return usage("--pid and a COMMAND cannot be traced together");
     }
+    // The BPF side filters by task.
+    let mut view = select::view(&args.view, &TaskFilterArgs::default())?;
+    view.summary = view.summary.naming(interfaces::of_address);
+    view.peers = PeerBook::naming(interfaces::of_address);
     Ok(Live {
         attaching: args.attach.options(),
-        // The BPF side filters by task.
-        view: select::view(&args.view, &TaskFilterArgs::default())?,
+        view,
         names: Names {
             pids: args.pid,
             comms: args.comm,
@@ -50,6 +55,7 @@ fn wanted(args: LiveArgs) -> Result<Live, Exit> {
         }),
         output: args.output,
         capture: args.capture,
+        keep: Keep::typed(args.keep)?,
         ready_file: args.ready_file,
         duration: args.duration,
         stop_after: args.stop_after,

@@ -1,12 +1,15 @@
 //! `mptcp-trace serve`: traces until stopped by a signal, and serves metrics.
 
+mod collector;
+mod recorded;
+
 use std::{
     cell::RefCell,
     collections::BTreeMap,
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     rc::Rc,
     time::{Duration, Instant, SystemTime},
 };
@@ -23,26 +26,30 @@ use tokio::{
 use crate::{
     cli::{
         Exit, USAGE,
-        args::{LabelBy, ServeArgs, parse_listen},
+        args::{Encoding, LabelBy, ServeArgs, parse_listen},
         ending::conclude,
+        interfaces,
+        keep::Keep,
         options::Scope,
         tracing::{self, write_ready_file},
     },
     correlate::Limits,
     host::{self, privileges::RuntimeNeeds},
+    model::Facts,
     observe::State,
-    pipeline::{Ask, Stages, Stop, Until, View, run as run_pipeline},
+    pipeline::{Ask, PeerBook, Stages, Stop, Until, View, dump_signal, run as run_pipeline},
+    recorder::Handle,
     serve::{
         counters::Shared,
         exposition::{Family, Flavour},
-        http::{self, Answers},
+        http::{self, Answers, NoDump, Parts},
         labels::Whose,
         listen::{Address, Listener},
         metrics::{About, families},
         otlp::{
             Resource,
             export::{Exporter, FLUSH_TIME_MAX, Measures},
-            target::Target,
+            queue::Sums,
         },
         process::Usage,
     },
@@ -70,8 +77,22 @@ struct Config {
     label: Option<LabelBy>,
     /// Overrides `--otlp`.
     otlp: Option<String>,
+    /// Overrides `--otlp-ca`.
+    otlp_ca: Option<PathBuf>,
+    /// Overrides `--otlp-client-cert`.
+    otlp_client_cert: Option<PathBuf>,
+    /// Overrides `--otlp-client-key`.
+    otlp_client_key: Option<PathBuf>,
+    /// Overrides `--otlp-compression`.
+    otlp_compression: Option<Encoding>,
     /// Added to `--otlp-header`.
     otlp_headers: BTreeMap<String, String>,
+    /// Overrides `--keep`.
+    keep: Option<String>,
+    /// Overrides `--keep-dir`; read at the start only.
+    keep_dir: Option<PathBuf>,
+    /// Overrides `--dump-on`.
+    dump_on: Option<Vec<String>>,
 }
 
 /// Runs the verb; returns the exit code.
@@ -87,21 +108,26 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
     // A wrong address or file is reported before anything is attached.
     let usage = |why: anyhow::Error| Exit::Because(USAGE, format!("{why:#}"));
     let config = read_config(args, false).map_err(usage)?;
-    let exporter = Exporter::new(config.target(args).map_err(usage)?);
+    let exporter = Exporter::new(config.target(args, false).map_err(usage)?);
+    let keep = config.recorder(args).map_err(usage)?;
     let listens_on = config.address(args).map_err(usage)?;
     let listener = Listener::bind(&listens_on).await?;
     let address = listener.address().context("cannot determine the port")?;
-    let started = tracing::start(&args.attach.options(), &Scope::All, verbose).await?;
+    let folder = keep.as_ref().map(Keep::lock).transpose()?;
+    let mut attaching = args.attach.options();
+    attaching.wants_pods |= config.whose(args) == Some(Whose::Pod);
+    let started = tracing::start(&attaching, &Scope::All, verbose).await?;
     started.say(false);
     let (mut session, signals) = (started.session, started.signals);
     let facts = session.facts.clone();
-    let counters = Shared::new(config.whose(args), &facts);
+    let counters = Shared::new(config.whose(args), &facts).naming(interfaces::of_address);
     let view = View {
         observers: vec![Box::new(counters.clone()), Box::new(exporter.clone())],
         limits: Limits {
             connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
             ..Limits::STATED
         },
+        peers: PeerBook::naming(interfaces::of_address),
         ..View::default()
     };
     let mut stages = Stages::new(
@@ -113,34 +139,35 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
         view,
         None,
     );
+    stages.look_up(&args.attach.pod_logs);
     let (asks, asked) = mpsc::channel(ASKS_MAX);
     let since = SystemTime::now();
-    let resource = Resource {
-        host: host::system::host_name(),
-        kernel: facts.kernel.clone(),
-        version: facts.version.clone(),
-    };
-    let tracer = Tracer {
+    let resource = resource(&facts);
+    let mut tracer = Tracer {
         asks,
         counters,
         exporter: exporter.clone(),
         about: Rc::new(About { facts, since }),
         last: Rc::new(Mutex::new(None)),
         over: Rc::default(),
+        recorder: None,
     };
     let until = Until {
         asks: Some(asked),
         survives_hangup: true,
         signals: Some(signals),
+        dumps: Some(dump_signal().context("cannot take signals")?),
         ..Until::default()
     };
     // A reload opens the settings again, with the privileges left at that point.
     session.drop_privileges(RuntimeNeeds::default())?;
+    tracer.recorder = recorded::begin(keep.zip(folder), &session.facts, &mut stages)?;
     is_live(args, &address)?;
     // A task of its own: it continues after the loop has ended, with the loop's last findings.
+    let interval = args.collector.otlp_interval;
     let sends = exporter
         .clone()
-        .run(resource, tracer.clone(), since, args.otlp_interval);
+        .run(resource, tracer.clone(), since, interval);
     let sends = tokio::task::spawn_local(sends);
     let ended = tokio::select! {
         ended = run_pipeline(&mut session, &mut stages, until, None) => ended,
@@ -154,18 +181,23 @@ async fn serve(args: &ServeArgs, verbose: u8) -> Result<u8, Exit> {
         .losses()
         .ok()
         .map(|losses| stages.state(&losses, Duration::ZERO));
-    say_lost(exporter.end(sends).await);
+    say_lost(&exporter.end(sends).await);
     concluded
 }
 
-/// Reports how many findings no collector accepted.
-fn say_lost(findings: u64) {
-    if findings > 0 {
-        let waited = FLUSH_TIME_MAX.as_secs();
-        stderr_line!(
-            "mptcp-trace: lost {findings} findings: the collector did not accept them within \
-             {waited} s"
-        );
+/// The description of this host for a collector.
+fn resource(facts: &Facts) -> Resource {
+    Resource {
+        host: host::system::host_name(),
+        kernel: facts.kernel.clone(),
+        version: facts.version.clone(),
+    }
+}
+
+/// Reports how many findings no collector accepted, since the start.
+fn say_lost(sums: &Sums) {
+    if let Some(lost) = sums.lost(FLUSH_TIME_MAX) {
+        stderr_line!("mptcp-trace: {lost}");
     }
 }
 
@@ -182,6 +214,8 @@ fn is_live(args: &ServeArgs, address: &Address) -> anyhow::Result<()> {
                         None => "but no process names or addresses",
                         Some(LabelBy::Process) => "and process names",
                         Some(LabelBy::Cgroup) => "and control group paths",
+                        Some(LabelBy::Pod) => "and names of pods",
+                        Some(LabelBy::Interface) => "and names of interfaces",
                     }
                 );
             }
@@ -221,30 +255,9 @@ impl Config {
         self.label.or(args.label).map(|label| match label {
             LabelBy::Process => Whose::Process,
             LabelBy::Cgroup => Whose::Cgroup,
+            LabelBy::Pod => Whose::Pod,
+            LabelBy::Interface => Whose::Interface,
         })
-    }
-
-    /// Collector for findings and counters, if any.
-    fn target(&self, args: &ServeArgs) -> anyhow::Result<Option<Target>> {
-        let Some(url) = self.otlp.as_ref().or(args.otlp.as_ref()) else {
-            return Ok(None);
-        };
-        // Not validated by clap, whose error would print the value: it may be a secret.
-        let typed = (1..).zip(&args.otlp_header).map(|(number, header)| {
-            let parts = header.split_once('=');
-            let (name, value) = parts.with_context(|| {
-                format!("--otlp-header, number {number}: write it like x-tenant=lab")
-            })?;
-            Ok((name.trim(), value))
-        });
-        let typed = typed.collect::<anyhow::Result<Vec<_>>>()?;
-        let read = self
-            .otlp_headers
-            .iter()
-            .map(|(name, value)| (&**name, &**value));
-        // Of headers with the same name the last one is sent.
-        let target = Target::parse(url, typed.into_iter().chain(read));
-        target.map(Some).map_err(anyhow::Error::msg)
     }
 }
 
@@ -253,8 +266,9 @@ fn read_config(args: &ServeArgs, again: bool) -> anyhow::Result<Config> {
     let Some(path) = &args.config else {
         return Ok(Config::default());
     };
-    let text =
-        read(path, again).with_context(|| format!("cannot read --config {}", path.display()))?;
+    let text = read(path, CONFIG_BYTES_MAX, again)
+        .and_then(|bytes| Ok(String::from_utf8(bytes)?))
+        .with_context(|| format!("cannot read --config {}", path.display()))?;
     understand(&text).with_context(|| format!("--config {} is invalid", path.display()))
 }
 
@@ -271,7 +285,7 @@ fn understand(text: &str) -> anyhow::Result<Config> {
         };
         anyhow::anyhow!(
             "{place} is not valid TOML or not a known setting (listen, label, otlp, \
-             [otlp-headers] with a text for each name); its text is not shown because it may be a secret"
+             otlp-ca, otlp-client-cert, otlp-client-key, otlp-compression, keep, keep-dir, dump-on, [otlp-headers] with a text for each name); its text is not shown because it may be a secret"
         )
     })
 }
@@ -279,9 +293,9 @@ fn understand(text: &str) -> anyhow::Result<Config> {
 /// Largest settings file, bytes.
 const CONFIG_BYTES_MAX: u64 = 64 * 1024;
 
-fn read(path: &Path, again: bool) -> anyhow::Result<String> {
+fn read(path: &Path, bytes_max: u64, again: bool) -> anyhow::Result<Vec<u8>> {
     use io::Read as _;
-    let mut text = String::new();
+    let mut text = Vec::new();
     let mut how = fs::OpenOptions::new();
     how.read(true);
     if again {
@@ -292,10 +306,10 @@ fn read(path: &Path, again: bool) -> anyhow::Result<String> {
         !again || file.metadata()?.is_file(),
         "it is not a regular file, and reading it might block the tracer"
     );
-    file.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
+    file.take(bytes_max + 1).read_to_end(&mut text)?;
     anyhow::ensure!(
-        text.len() as u64 <= CONFIG_BYTES_MAX,
-        "it is larger than {CONFIG_BYTES_MAX} bytes"
+        text.len() as u64 <= bytes_max,
+        "it is larger than {bytes_max} bytes"
     );
     Ok(text)
 }
@@ -313,11 +327,13 @@ async fn reloads(args: &ServeArgs, listens_on: &Address, tracer: &Tracer) -> any
         states.extend(NotifyState::monotonic_usec_now().ok());
         notify(&states);
         let read = read_config(args, true).and_then(|config| {
-            let target = config.target(args)?;
-            Ok((config.address(args)?, config, target))
+            let target = config.target(args, true)?;
+            let keep = config.recorder(args)?;
+            Ok((config.address(args)?, config, target, keep))
         });
         match read {
-            Ok((address, config, target)) => {
+            Ok((address, config, target, keep)) => {
+                recorded::change(tracer.recorder.as_ref(), keep);
                 tracer.exporter.send_to(target);
                 tracer.counters.set_whose(config.whose(args));
                 stderr_line!("mptcp-trace: settings reloaded; counters are kept");
@@ -357,6 +373,7 @@ struct Tracer {
     exporter: Exporter,
     /// The final state, once the loop has ended.
     over: Rc<RefCell<Option<State>>>,
+    recorder: Option<Handle>,
 }
 
 impl Tracer {
@@ -387,10 +404,11 @@ impl Measures for Tracer {
     async fn families(&self) -> Option<Vec<Family>> {
         let state = self.state().await?;
         let sent = self.exporter.sums();
+        let recorded = self.recorder.as_ref().map(Handle::sums).unwrap_or_default();
         let usage = Usage::of_self(self.about.facts.boot_epoch);
         Some(
             self.counters
-                .with(|counters| families(counters, &state, &self.about, sent, usage)),
+                .with(|counters| families(counters, &state, &self.about, sent, recorded, usage)),
         )
     }
 }
@@ -402,6 +420,10 @@ impl Answers for Tracer {
 
     async fn is_alive(&self) -> bool {
         self.state().await.is_some()
+    }
+
+    async fn dump(&self, query: &str) -> Result<Parts, NoDump> {
+        recorded::dump(self.recorder.as_ref(), query).await
     }
 }
 
@@ -470,7 +492,7 @@ mod tests {
         let pipe = folder.path().join("pipe");
         let mode = rustix::fs::Mode::RUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        let why = read(&pipe, true).unwrap_err();
+        let why = read(&pipe, CONFIG_BYTES_MAX, true).unwrap_err();
         assert!(why.to_string().contains("not a regular file"), "{why}");
     }
 }

@@ -22,6 +22,7 @@ fn facts(enumerators: &[(i32, &str)]) -> Facts {
         counters_listed_at: None,
         counters_at_start: BTreeMap::new(),
         sensors: Vec::new(),
+        dump: None,
     }
 }
 
@@ -350,6 +351,27 @@ fn a_whole_record_says_everything() {
     // It is not in the tracer's PID namespace.
     assert_eq!((it.current.pid, it.current.host_pid), (None, 9));
     assert!(it.admitted && !it.unaccepted && !it.existing && !it.late);
+}
+
+#[test]
+fn a_socket_of_the_kernel_is_held_by_no_process() {
+    let mut record = OwnerRecord {
+        via: OwnerVia::KERNEL,
+        comm: OwnerRecord::KERNEL_COMM,
+        ..OwnerRecord::NONE
+    };
+    let held = owner(&record).unwrap().unwrap();
+    assert_eq!(held.via, Via::Kernel);
+    assert_eq!((held.process.pid, held.process.tid), (Some(0), None));
+    assert_eq!(held.process.title(), "kernel");
+    // A thread of it used the socket.
+    record.comm[..7].copy_from_slice(b"cifsd\0\0");
+    (record.tid, record.ns_tid) = (321, 21);
+    let held = owner(&record).unwrap().unwrap();
+    assert_eq!((held.process.pid, held.process.tid), (Some(0), Some(21)));
+    assert_eq!(held.process.title(), "kernel:cifsd");
+    // Nothing is known of this owner.
+    assert_eq!(owner(&OwnerRecord::NONE), Ok(None));
 }
 
 #[test]

@@ -110,6 +110,11 @@ impl Place {
     }
 }
 
+/// True for the name of `unsigned long`: that of gcc, or that of clang.
+pub(super) fn is_unsigned_long(name: &[u8]) -> bool {
+    [&b"long unsigned int"[..], b"unsigned long"].contains(&name)
+}
+
 /// All types of a kernel. Their ids begin with 1; 0 is `void`.
 pub(super) struct Types {
     bytes: Vec<u8>,
@@ -333,7 +338,7 @@ impl Types {
     /// Pointers are as wide as `unsigned long`, on every machine that Linux runs on.
     fn pointer_size(&self) -> anyhow::Result<u64> {
         self.iter()
-            .find(|(_, it)| it.kind == Kind::Int && self.name(it) == b"long unsigned int")
+            .find(|(_, it)| it.kind == Kind::Int && is_unsigned_long(self.name(it)))
             .map(|(_, it)| it.size_or_type.into())
             .context("the width of a pointer is unknown")
     }

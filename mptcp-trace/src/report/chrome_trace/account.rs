@@ -36,8 +36,13 @@ impl Account<'_> {
     }
 
     fn differ(&self) -> u64 {
-        let differ = |it: &&crate::model::Reconciliation| !it.agrees() && !it.unread;
-        self.state.reconciled.iter().filter(differ).count() as u64
+        let fallbacks = self.state.reconciled.fallbacks.iter();
+        fallbacks.filter(|it| it.differs()).count() as u64
+    }
+
+    fn paths_differ(&self) -> u64 {
+        let paths = self.state.reconciled.paths.iter();
+        paths.filter(|it| it.differs()).count() as u64
     }
 
     /// What is missing, in a few words.
@@ -71,6 +76,11 @@ impl Account<'_> {
                 "network namespace in which the kernel counted other fallbacks",
                 "network namespaces in which the kernel counted other fallbacks",
             ),
+            (
+                self.paths_differ(),
+                "network namespace in which the kernel counted other events of paths",
+                "network namespaces in which the kernel counted other events of paths",
+            ),
         ];
         let missing = missing.into_iter().filter(|(number, ..)| *number > 0);
         words.extend(missing.map(|(number, one, many)| count(number, one, many)));
@@ -101,9 +111,16 @@ impl Account<'_> {
             counters.flag("adds_up", loss.balances());
             sensors.object(loss.sensor.name(), &counters);
         }
-        let unread = state.reconciled.iter().filter(|it| it.unread).count() as u64;
-        let agree = state.reconciled.len() as u64 - unread - self.differ();
-        let complaints = state.reconciled.iter().filter(|it| !it.agrees());
+        let unread = state
+            .reconciled
+            .fallbacks
+            .iter()
+            .filter(|it| it.unread)
+            .count() as u64;
+        let agree = state.reconciled.fallbacks.len() as u64 - unread - self.differ();
+        let all = state.reconciled.fallbacks.iter();
+        let all = all.chain(&state.reconciled.paths);
+        let complaints = all.filter(|it| !it.agrees());
         let complaints: Vec<Args> = complaints
             .take(NAMESPACES_MAX)
             .map(|it| {
@@ -116,6 +133,7 @@ impl Account<'_> {
         let mut counters = Args::default();
         counters.number("namespaces_agree", agree);
         counters.number("namespaces_differ", self.differ());
+        counters.number("namespaces_differ_in_paths", self.paths_differ());
         counters.number("namespaces_unread", unread);
         counters.list("complaints", &complaints);
         let mut args = Args::default();

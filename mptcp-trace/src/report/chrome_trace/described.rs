@@ -7,12 +7,15 @@ use jiff::Timestamp;
 use super::events::Args;
 use crate::{
     model::{
-        ConnectionEvent, ConnectionId, ConnectionKind, Finding, Judgement, Owner, Process,
-        QueryEvent, RefusalEvent, Refused, Rung, Side, Socket, Stage, VerdictEvent, displayed,
+        ClosedEvent, ConnectionEvent, ConnectionId, ConnectionKind, DecidedBy, Finding, Judgement,
+        Ledger, NeverTried, Outcome, Owner, PathEvent, Process, QueryEvent, RefusalEvent, Refused,
+        Rung, Side, Socket, Stage, VerdictEvent, displayed,
     },
+    paths::KnownPath,
     report::{
         gather::ReportedConnection,
-        lanes::begin,
+        lanes::{begin, end_of},
+        path_lanes::path_cause,
         words::{name, outcome},
     },
 };
@@ -29,6 +32,8 @@ pub(super) fn earliest(finding: &Finding) -> Duration {
         }
         Finding::Verdict(event) => (Some(event.id), None),
         Finding::Refusal(_) => (None, None),
+        Finding::Path(event) => (event.path.connection, event.path.began_at),
+        Finding::Closed(event) => (Some(event.closed.id), None),
     };
     let begin = connected_at.or(id.map(|id| id.born_at));
     begin.map_or(at, |begin| begin.min(at))
@@ -41,6 +46,8 @@ pub(super) fn described(finding: &Finding) -> (String, Args) {
         Finding::Connection(event) => connection(event),
         Finding::Verdict(event) => verdict(event),
         Finding::Refusal(event) => refusal(event),
+        Finding::Path(event) => path(event),
+        Finding::Closed(event) => closed(event),
     }
 }
 
@@ -99,6 +106,8 @@ fn connection(event: &ConnectionEvent) -> (String, Args) {
     args.maybe_text("evidence", evidence.as_deref());
     args.maybe_number("off_ns", connection.off_for.map(ns));
     args.maybe_text("switched_off_by", switched_off.as_deref());
+    let packet = event.packet.as_ref().map(|it| it.description());
+    args.maybe_text("packet", packet.as_deref());
     args.flag("late", connection.late);
     owner(&mut args, connection.owner.as_ref());
     socket(&mut args, &connection.socket);
@@ -144,6 +153,67 @@ fn refusal(event: &RefusalEvent) -> (String, Args) {
         Refused::Socket { family: _, netns } => args.number("netns", u64::from(*netns)),
     }
     (named, args)
+}
+
+fn path(event: &PathEvent) -> (String, Args) {
+    let path = &event.path;
+    let cause = path.cause.as_deref();
+    let because = cause.map_or(String::new(), |cause| format!(": {}", name(cause)));
+    let named = format!("{}{because}", path.kind.name().replace('_', " "));
+    let mut args = begun(event.time, path.connection, Some(path.rung));
+    args.maybe_text("path_id", path.path.map(|it| it.to_string()).as_deref());
+    args.text("role", path.role.name());
+    args.maybe_text("cause", cause);
+    args.text("known", path.known.name());
+    args.maybe_text("decided_by", path.decided_by.map(DecidedBy::name));
+    args.maybe_text("reset", path.reset.map(|it| it.to_string()).as_deref());
+    args.maybe_text("errno", path.errno.map(|it| it.to_string()).as_deref());
+    args.maybe_text("side", path.side.map(Side::name));
+    args.maybe_number("local_id", path.local_id.map(u64::from));
+    args.maybe_number("remote_id", path.remote_id.map(u64::from));
+    args.flag("backup_here", path.backup_here);
+    args.flag("backup_peer", path.backup_peer);
+    args.flag("late", path.late);
+    if let Some(ledger) = &path.ledger {
+        carried(&mut args, ledger);
+    }
+    owner(&mut args, path.owner.as_ref());
+    socket(&mut args, &path.socket);
+    (named, args)
+}
+
+fn closed(event: &ClosedEvent) -> (String, Args) {
+    let closed = &event.closed;
+    let cause = match &closed.outcome {
+        Outcome::FellBack { at: _, cause } => cause.as_deref(),
+        Outcome::Mptcp | Outcome::Unknown => None,
+    };
+    let mut args = begun(event.time, Some(closed.id), None);
+    args.text("outcome", closed.outcome.name());
+    args.maybe_text("cause", cause);
+    args.maybe_text("side", closed.side.map(Side::name));
+    args.maybe_number("duration_ns", closed.duration.map(ns));
+    args.number("paths_tried", u64::from(closed.paths_tried));
+    args.number("paths_up", u64::from(closed.paths_up));
+    args.number("paths_failed", u64::from(closed.paths_failed));
+    args.number("paths_most", u64::from(closed.paths_most));
+    args.number("bytes_sent", closed.bytes.0);
+    args.number("bytes_received", closed.bytes.1);
+    args.number("queries", closed.queries);
+    args.maybe_text("never_tried", closed.never_tried.map(NeverTried::name));
+    args.flag("incomplete", closed.incomplete);
+    owner(&mut args, closed.owner.as_ref());
+    socket(&mut args, &closed.socket);
+    (format!("closed: {}", closed.outcome.name()), args)
+}
+
+fn carried(args: &mut Args, ledger: &Ledger) {
+    args.number("bytes_sent", ledger.bytes_sent);
+    args.number("bytes_received", ledger.bytes_received);
+    args.number("bytes_retransmitted", ledger.bytes_retransmitted);
+    args.number("retransmissions", u64::from(ledger.retransmissions));
+    args.maybe_number("rtt_ns", ledger.rtt.map(ns));
+    args.maybe_number("rtt_min_ns", ledger.rtt_min.map(ns));
 }
 
 /// The arguments that all findings have.
@@ -249,10 +319,87 @@ pub(super) fn phases(life: &ReportedConnection, end: Duration) -> Vec<Phase> {
             let tcp = phase("TCP after fallback", fell_at, end, "bad");
             mptcp.into_iter().chain([tcp]).collect()
         }
+        None if life.is_not_opened => vec![phase("could not be opened", from, end, "terrible")],
         None if life.state.has_fallen => vec![phase("fell back unseen", from, end, "bad")],
         None if life.state.is_mptcp => vec![phase("MPTCP", from, end, "good")],
         None => vec![phase("TCP, never MPTCP", from, end, "grey")],
     }
+}
+
+/// Name of the track of a path.
+pub(super) fn path_title(path: &KnownPath) -> String {
+    let arrow = match path.side {
+        Some(Side::Active) => "->",
+        Some(Side::Passive) => "<-",
+        None => "--",
+    };
+    let (local, remote) = (path.local, path.remote);
+    format!("path {local} {arrow} {remote} ({})", path.role_words())
+}
+
+/// Arguments of each span of a path.
+pub(super) fn path_args(path: &KnownPath, of: &ReportedConnection) -> Args {
+    let mut args = Args::default();
+    args.maybe_text("path_id", path.id.map(|id| id.to_string()).as_deref());
+    args.text("role", path.role.name());
+    args.text("ids", &path.ids_words());
+    args.flag("backup", path.is_backup);
+    args.flag("existing", path.existing);
+    args.text("state", path.state());
+    match &path.end {
+        Some(end) => {
+            args.maybe_text("cause", end.cause.as_deref());
+            args.text("known", end.known.name());
+            args.maybe_text("decided_by", end.decided_by.map(DecidedBy::name));
+            args.text("end", &path_cause(end));
+        }
+        None => args.text("end", "open when last seen"),
+    }
+    if let Some(ledger) = &path.ledger {
+        carried(&mut args, ledger);
+        args.number("bytes_of_all_paths", of.paths.carried());
+    }
+    args.text("local", &path.local.to_string());
+    args.text("remote", &path.remote.to_string());
+    args
+}
+
+/// The spans of a path: the whole one, and within it its handshake and when it was stale. A span
+/// within another one ends before it, and begins after the one before.
+pub(super) fn path_spans(path: &KnownPath, of: &ReportedConnection) -> Vec<(String, Phase)> {
+    let step = Duration::from_nanos(1);
+    let (from, to) = (path.from, end_of(of, path));
+    let span = |name, from, to, colour| Phase {
+        name,
+        from,
+        to,
+        colour,
+    };
+    let (title, colour) = match &path.end {
+        Some(end) if end.is_failed => (format!("failed: {}", path_cause(end)), "terrible"),
+        Some(end) if end.is_failure => (format!("up, then down: {}", path_cause(end)), "bad"),
+        Some(end) => (format!("up, then down: {}", path_cause(end)), "good"),
+        None => ("up".to_owned(), "good"),
+    };
+    let mut spans = vec![(title, span("path", from, to, colour))];
+    let mut after = from;
+    let last = to.saturating_sub(step);
+    let is_failed = path.end.as_ref().is_some_and(|end| end.is_failed);
+    let up_at = path.up_at.filter(|at| !is_failed && *at > from);
+    if let Some(up_at) = up_at.map(|at| at.min(last)).filter(|at| *at > from) {
+        let inner = span("handshake", from, up_at.saturating_sub(step), "grey");
+        spans.push(("handshake".to_owned(), inner));
+        after = up_at;
+    }
+    for (stale, recovered) in &path.stale {
+        let begin = (*stale).clamp(after, last.max(after));
+        let end = recovered.map_or(last, |at| at.saturating_sub(step).min(last));
+        if end > begin {
+            spans.push(("stale".to_owned(), span("stale", begin, end, "yellow")));
+            after = end + step;
+        }
+    }
+    spans
 }
 
 fn moment(time: SystemTime) -> String {

@@ -64,7 +64,18 @@ pub(super) fn losses(report: &Report<'_>) -> Markup {
 
 /// Compares the kernel's counters with the traced fallbacks.
 fn reconciled(report: &Report<'_>) -> Markup {
-    let all = &report.state.reconciled;
+    let Reconciliations { fallbacks, paths } = &report.state.reconciled;
+    html! {
+        h3 { "Kernel counters" }
+        @if report.facts.dump.is_some() { p { "Nothing to compare: " (Facts::UNCOUNTED) "." } }
+        @else {
+        (reconciled_of("Fallbacks", "Cause", fallbacks))
+        @if !paths.is_empty() { (reconciled_of("Events of paths", "Counter", paths)) }
+        }
+    }
+}
+
+fn reconciled_of(what: &str, named: &str, all: &[Reconciliation]) -> Markup {
     let read = || all.iter().filter(|it| !it.unread);
     let mut by_cause: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for one in read() {
@@ -77,19 +88,29 @@ fn reconciled(report: &Report<'_>) -> Markup {
             *sum = sum.saturating_add(*times);
         }
     }
-    let complaints: Vec<_> = all.iter().filter(|it| !it.agrees()).collect();
+    // Those that disagree first, before those that are explained.
+    let mut complaints: Vec<_> = all.iter().filter(|it| it.why.is_some()).collect();
+    complaints.sort_by_key(|it| it.agrees());
+    let differs = |cause: &str| {
+        let of = |counts: &BTreeMap<String, u64>| counts.get(cause).copied().unwrap_or(0);
+        let mut unexplained = read().filter(|it| !it.agrees());
+        unexplained.any(|it| of(&it.counted) != of(&it.traced))
+    };
     let left = complaints.len().saturating_sub(NAMESPACES_MAX);
     html! {
-        h3 { "Kernel counters" }
         @if by_cause.is_empty() {
-            p { "Nothing to compare: no kernel counter of fallbacks was read, or none increased." }
+            p { (what) ": nothing to compare: no kernel counter was read, or none increased." }
         } @else {
             div.scroll { table {
-                caption { "Fallbacks in " (count(read().count() as u64, "network namespace", "network namespaces")) " whose counters could be read, all findings included" }
-                thead { tr { th scope="col" { "Cause" } th.n scope="col" { "Kernel counted" } th.n scope="col" { "Traced" } th scope="col" { "Agrees" } } }
+                caption { (what) " in " (count(read().count() as u64, "network namespace", "network namespaces")) " whose counters could be read, all findings included" }
+                thead { tr { th scope="col" { (named) } th.n scope="col" { "Kernel counted" } th.n scope="col" { "Traced" } th scope="col" { "Agrees" } } }
                 tbody { @for (cause, (counted, traced)) in by_cause.iter().take(CAUSES_SHOWN_MAX) { tr {
                     th.name scope="row" { (name(cause)) } td.n { (digits(*counted)) } td.n { (digits(*traced)) }
-                    td { @if counted == traced { "yes" } @else { strong { "no" } } }
+                    td {
+                        @if counted == traced { "yes" }
+                        @else if differs(cause) { strong { "no" } }
+                        @else { "explained below" }
+                    }
                 } } }
             } }
         }
@@ -99,7 +120,7 @@ fn reconciled(report: &Report<'_>) -> Markup {
                     li { "Network namespace " (one.netns) ": " (shown(one.why.as_deref().unwrap_or_default(), SENTENCE_MAX)) }
                 }
                 @if left > 0 {
-                    li { (digits(left as u64)) " more namespaces that disagree or could not be read are omitted." }
+                    li { (digits(left as u64)) " more namespaces that differ or could not be read are omitted." }
                 }
             }
         }

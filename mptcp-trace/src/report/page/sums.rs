@@ -1,12 +1,102 @@
 //! Sections on causes, destinations, processes, answers and refusals.
 
-use super::*;
+use std::net::IpAddr;
 
+use super::*;
+use crate::{model::FINGERPRINTS, peers::NEVER_MIN};
+
+/// Causes of fallbacks, and of joins that failed and paths that ended.
 pub(super) fn causes(report: &Report<'_>) -> Markup {
+    let gathered = report.gathered;
+    if gathered.causes.is_empty() && gathered.path_causes.is_empty() {
+        return html! {};
+    }
+    html! {
+        section aria-labelledby="causes" {
+            h2 id="causes" { "Causes" }
+            (fallback_causes(report))
+            (path_causes(gathered))
+            (packets(gathered))
+        }
+    }
+}
+
+/// What the packets that decided show.
+fn packets(gathered: &Gathered) -> Markup {
+    let shown = FINGERPRINTS.iter();
+    let shown: Vec<_> = shown
+        .filter_map(|term| Some((term, *gathered.shown.get(term.name)?)))
+        .collect();
+    html! {
+        @if !shown.is_empty() {
+            h3 { "Packets" }
+            div.scroll { table {
+                caption { "What the packets show that decided; option --packet selects them" }
+                thead { tr { th scope="col" { "The packet shows" } th.n scope="col" { "Times" } th scope="col" { "Meaning" } } }
+                tbody { @for (term, times) in shown { tr {
+                    th.name scope="row" { (term.name) } td.n { (digits(times)) } td { (term.meaning) }
+                } } }
+            } }
+        }
+    }
+}
+
+fn path_causes(gathered: &Gathered) -> Markup {
+    let mut ranked: Vec<(&str, &str, OfCause)> = gathered
+        .path_causes
+        .iter()
+        .map(|((outcome, cause), of_cause)| (outcome.name(), cause.as_str(), *of_cause))
+        .collect();
+    if ranked.is_empty() {
+        return html! {};
+    }
+    // The failures of one kind beside each other, the most frequent first.
+    ranked.sort_by_key(|(outcome, cause, of_cause)| {
+        let is_end = *outcome == PathOutcome::Ended.name();
+        (is_end, std::cmp::Reverse(of_cause.fallbacks), *cause)
+    });
+    let highest = ranked.iter().map(|it| it.2.fallbacks).max().unwrap_or(0);
+    let left = ranked.len().saturating_sub(CAUSES_SHOWN_MAX);
+    let mut explained_once = std::collections::BTreeSet::new();
+    let mut meanings: Vec<&'static Cause> = Vec::new();
+    for (_, cause, _) in ranked.iter().take(CAUSES_SHOWN_MAX) {
+        if let Some(known) = find_cause(cause)
+            && !gathered.causes.contains_key(*cause)
+            && explained_once.insert(known.name)
+        {
+            meanings.push(known);
+        }
+    }
+    html! {
+        h3 { "Paths" }
+        div.scroll { table {
+            caption { "Joins and connections that failed, and paths that ended, by cause" }
+            thead { tr {
+                th scope="col" { "Cause" } th scope="col" { "What" } th.n scope="col" { "Times" } th scope="col" { span hidden { "Bar" } }
+                th.n scope="col" { "Opened here" } th.n scope="col" { "By the peer" } th scope="col" { "Culprits" }
+            } }
+            tbody { @for (outcome, cause, of_cause) in ranked.iter().take(CAUSES_SHOWN_MAX) { tr {
+                th.name scope="row" {
+                    (name(cause))
+                    @if of_cause.inferred > 0 && *cause != "unknown" { " " small { "(" (digits(of_cause.inferred)) " inferred)" } }
+                }
+                td { (outcome) }
+                td.n { (digits(of_cause.fallbacks)) }
+                td.wide { (chart::bar(of_cause.fallbacks, highest, "part")) }
+                td.n { (digits(of_cause.sides.0)) } td.n { (digits(of_cause.sides.1)) }
+                td { (find_cause(cause).map_or_else(|| "-".to_owned(), culprits)) }
+            } } }
+        } }
+        @if left > 0 { p.note { (count(left as u64, "rarer cause is", "rarer causes are")) " omitted." } }
+        @for cause in meanings { (explained(cause)) }
+    }
+}
+
+fn fallback_causes(report: &Report<'_>) -> Markup {
     let gathered = report.gathered;
     let ranked = gathered.ranked();
     if ranked.is_empty() {
-        return html! {};
+        return html! { p.note { "No connection fell back during tracing." } };
     }
     let all: u64 = ranked.iter().map(|it| it.1).sum();
     let left: u64 = ranked.iter().skip(CAUSES_SHOWN_MAX).map(|it| it.1).sum();
@@ -19,8 +109,6 @@ pub(super) fn causes(report: &Report<'_>) -> Markup {
         .max()
         .unwrap_or(0);
     html! {
-        section aria-labelledby="causes" {
-            h2 id="causes" { "Causes" }
             p.note {
                 "Causes are named after the kernel's counters (MPTcpExt). "
                 (count(all, "fallback", "fallbacks")) " during tracing"
@@ -69,7 +157,6 @@ pub(super) fn causes(report: &Report<'_>) -> Markup {
             @for (cause, _) in ranked.iter().take(CAUSES_SHOWN_MAX) {
                 @if let Some(cause) = find_cause(cause) { (explained(cause)) }
             }
-        }
     }
 }
 
@@ -107,7 +194,7 @@ fn explained(cause: &Cause) -> Markup {
             summary { (cause.name) }
             p { (cause.meaning) }
             p.note { "Decided by " code { (cause.function) } "; RFC 8684, section " (cause.rfc_section) ". Check next:" }
-            ul { @for next in cause.next { li { (next) } } }
+            ul { @for next in cause.next_steps() { li { (next) } } }
         }
     }
 }
@@ -169,11 +256,34 @@ pub(super) fn destinations(gathered: &Gathered) -> Markup {
     html! {
         section aria-labelledby="destinations" {
             h2 id="destinations" { "Destinations" }
-            p.note {
-                "A connection that stayed MPTCP and was never queried leaves no record: shares \
-                 refer to observed connections, and actual shares may be lower."
+            @if gathered.paths == PathCounts::default() {
+                p.note {
+                    "A connection that stayed MPTCP and was never queried leaves no record: shares \
+                     refer to observed connections, and actual shares may be lower."
+                }
             }
             (groups("Connections by remote address, most fallbacks first", "Address", rows.collect()))
+            (peers(gathered))
+        }
+    }
+}
+
+/// Which destinations, or the paths to them, are the reason that connections are TCP.
+fn peers(gathered: &Gathered) -> Markup {
+    let addresses = gathered.destinations.keys().flatten();
+    let mut told: Vec<(&IpAddr, String)> = addresses
+        .filter_map(|addr| Some((addr, gathered.peers.of(&addr.to_string())?.sentence()?)))
+        .collect();
+    told.sort();
+    told.truncate(ROWS_MAX);
+    html! {
+        @if !told.is_empty() {
+            h3 { "Peer or path" }
+            p.note {
+                "By how often each peer spoke MPTCP to connections from each local address. \
+                 \"Never\" needs at least " (NEVER_MIN) " connections."
+            }
+            ul { @for (addr, sentence) in told { li { span.mono { (addr) } ": " (sentence) } } }
         }
     }
 }

@@ -1,10 +1,14 @@
 //! Sections on single connections: the worst ones, a lane each, and a list by address.
 
+use super::paths::{path_addresses, shown_paths};
 use super::*;
 use crate::{
     model::{Answer, ClosedBy},
-    report::lanes::{
-        Axis, Mark, Tick, begin, ended, lane, scale, several, several_with_fallback, since,
+    report::{
+        lanes::{
+            Axis, Mark, Tick, begin, ended, lane, scale, several, several_with_fallback, since,
+        },
+        path_lanes::{path_lane, path_words},
     },
 };
 
@@ -16,14 +20,10 @@ fn tag(awareness: Awareness) -> Markup {
     html! { span class={ "tag " (class) } title=(meaning) { (word) } }
 }
 
-fn who(life: &ReportedConnection) -> String {
-    match &life.process {
-        Some((pid, comm)) => format!("{} {pid}", name(comm)),
-        None => "unknown process".to_owned(),
-    }
-}
-
 fn why(life: &ReportedConnection) -> String {
+    if !life.awareness().has_fallen() {
+        return String::new();
+    }
     match (&life.cause, life.known) {
         (Some(cause), CauseCertainty::Reported) => name(cause),
         (Some(cause), CauseCertainty::Inferred | CauseCertainty::Unknown) if cause != "unknown" => {
@@ -51,10 +51,14 @@ fn end(life: &ReportedConnection) -> &'static str {
 fn times(report: &Report<'_>, life: &ReportedConnection) -> String {
     let mut words = Vec::new();
     words.extend(begin(life).map(|at| format!("began {}", report.wall_ms(at))));
-    words.push(match life.fell_at {
-        Some(at) => format!("fell back {}", since(life, at)),
-        None if life.fell_before => "fell back before tracing began".to_owned(),
-        None => "fell back unseen".to_owned(),
+    words.push(match (life.fell_at, life.awareness().has_fallen()) {
+        (Some(at), _) => format!("fell back {}", since(life, at)),
+        (None, _) if life.fell_before => "fell back before tracing began".to_owned(),
+        (None, true) => "fell back unseen".to_owned(),
+        (None, false) => match life.outcome {
+            Some(_) => "MPTCP to the end".to_owned(),
+            None => "MPTCP when last seen".to_owned(),
+        },
     });
     words.extend(
         life.closed
@@ -113,20 +117,22 @@ pub(super) fn timeline(report: &Report<'_>) -> Markup {
     if drawn == 0 {
         return html! {};
     }
-    let not_drawn = gathered.of(Awareness::has_fallen).saturating_sub(drawn);
+    let not_drawn = gathered.drawable.saturating_sub(drawn);
     html! {
         section aria-labelledby="worst" {
             h2 id="worst" { "The worst connections" }
             p.note {
                 "Connections whose applications hold a wrong belief come first, then those never \
-                 queried, then the rest, each in order of time. All lanes have the same axis. Times \
-                 with + or - are relative to the beginning of the connection."
+                 queried, then the rest, each in order of time; then connections that did not fall \
+                 back, but have several paths, or one that failed. Each of their paths has a lane \
+                 below theirs. All lanes have the same axis. Times with + or - are relative to the \
+                 beginning of the connection."
             }
-            (key())
+            (key(gathered.drawn().any(|life| !shown_paths(life).is_empty())))
             (lanes(report))
             @if not_drawn > 0 {
                 p.note {
-                    (count(not_drawn, "more connection that fell back is", "more connections that fell back are"))
+                    (count(not_drawn, "more connection is", "more connections are"))
                     " not drawn: the limit is " (LANES_MAX) "."
                 }
             }
@@ -135,7 +141,7 @@ pub(super) fn timeline(report: &Report<'_>) -> Markup {
     }
 }
 
-fn key() -> Markup {
+fn key(has_paths: bool) -> Markup {
     let answers = [Answer::Mptcp, Answer::Tcp, Answer::Unknown];
     let [mptcp, tcp, neither] = answers.map(|answer| Mark::Asked(answer, "").shape().to_owned());
     let marks = [
@@ -155,10 +161,33 @@ fn key() -> Markup {
         (several(3), "3 events, too close to separate"),
         (several_with_fallback(3), "3 events, one is the fallback"),
     ];
+    let of_paths = [
+        (
+            r#"<line class="opening" x1="-9" x2="9" y1="11" y2="11"></line>"#,
+            "path: handshake",
+        ),
+        (
+            r#"<line class="up" x1="-9" x2="9" y1="11" y2="11"></line>"#,
+            "path: up",
+        ),
+        (
+            r#"<line class="up" x1="-9" x2="9" y1="11" y2="11"></line><line class="stale" x1="-9" x2="9" y1="11" y2="11"></line>"#,
+            "path: stale, not used",
+        ),
+        (
+            r#"<path class="lost" d="M-5 6l10 10M5 6l-10 10"></path>"#,
+            "path: failed, or lost",
+        ),
+    ];
     html! {
         ul.key {
             @for (shape, words) in marks {
                 li { svg width="22" height="22" viewBox="-12 13 24 24" aria-hidden="true" { (PreEscaped(shape)) } (words) }
+            }
+            @if has_paths {
+                @for (shape, words) in of_paths {
+                    li { svg width="22" height="22" viewBox="-11 0 22 22" aria-hidden="true" { (PreEscaped(shape)) } (words) }
+                }
             }
         }
     }
@@ -198,9 +227,21 @@ fn lanes(report: &Report<'_>) -> Markup {
                                 p { (tag(life.awareness())) strong { (who(life)) } @if life.is_doubtful { " (in doubt)" } " " span.sub { (why(life)) } }
                                 p.sub { (addresses(life)) }
                                 p.sub { (times(report, life)) }
+                                @for packet in &life.packets { p.sub { (packet) } }
                             }
                             td role="img" aria-label=(spoken(report, life)) {
                                 @for (axis, ticks) in axes.iter().zip(&ticks) { (lane(life, *axis, ticks)) }
+                            }
+                        }
+                        @for path in shown_paths(life) {
+                            tr.path {
+                                td {
+                                    p { (path_addresses(path)) }
+                                    p.sub { (path_words(life, path)) }
+                                }
+                                td role="img" aria-label={ (path.role_words()) " path, " (path.state()) } {
+                                    @for (axis, ticks) in axes.iter().zip(&ticks) { (path_lane(life, path, *axis, ticks)) }
+                                }
                             }
                         }
                     }
@@ -217,6 +258,7 @@ fn table(report: &Report<'_>) -> Markup {
         ("", "First seen"),
         ("n", "Fell back"),
         ("", "Cause"),
+        ("", "Packet shows"),
         ("n", "Asked"),
         ("", "Last told"),
         ("", "End"),
@@ -228,10 +270,14 @@ fn table(report: &Report<'_>) -> Markup {
             ("", report.moment(life.time)),
             (
                 "n",
-                life.fell_at
-                    .map_or("before".to_owned(), |at| since(life, at)),
+                match (life.fell_at, life.awareness().has_fallen()) {
+                    (Some(at), _) => since(life, at),
+                    (None, true) => "before".to_owned(),
+                    (None, false) => "-".to_owned(),
+                },
             ),
             ("", why(life)),
+            ("", life.shows.join(", ")),
             ("n", digits(life.queries)),
             ("", last_answer(life)),
             ("", end(life).to_owned()),

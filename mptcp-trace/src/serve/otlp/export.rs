@@ -3,20 +3,25 @@
 use std::{
     cell::RefCell,
     hash::{BuildHasher as _, Hasher as _, RandomState},
+    io::Write as _,
     rc::Rc,
     time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
+use flate2::{Compression, write::GzEncoder};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Method, Request,
     body::Bytes,
     client::conn::http1,
-    header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT},
+    header::{
+        CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT,
+    },
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::{Notify, watch},
     task::JoinSet,
@@ -26,10 +31,12 @@ use tokio::{
 use super::{
     Resource,
     answer::{Outcome, pause},
+    complaints::{Complaints, Signal},
     metrics::metrics,
     queue::{BATCH_MAX, Queue, Sums},
     record::record,
     target::Target,
+    tls::explained,
 };
 use crate::{model::Finding, observe::Observer, serve::exposition::Family, sink::one_line};
 
@@ -92,8 +99,8 @@ impl Exporter {
     }
 
     /// Shuts down gracefully: `task`, which runs [`Self::run`], sends the queued records. Returns
-    /// how many were not accepted.
-    pub async fn end(&self, mut task: tokio::task::JoinHandle<()>) -> u64 {
+    /// the counts since the start; those that are still queued were not accepted in time.
+    pub async fn end(&self, mut task: tokio::task::JoinHandle<()>) -> Sums {
         self.0.end.send_replace(true);
         if tokio::time::timeout(FLUSH_TIME_MAX, &mut task)
             .await
@@ -101,7 +108,7 @@ impl Exporter {
         {
             task.abort();
         }
-        self.sums().queued
+        self.sums()
     }
 
     /// Sends until shutdown, then flushes.
@@ -118,7 +125,7 @@ impl Exporter {
             resource,
             since,
             started: now,
-            is_away: false,
+            complaints: Complaints::default(),
             failures: 0,
             not_before: now,
             batch_at: now + BATCH_EVERY,
@@ -151,7 +158,11 @@ impl Observer for Exporter {
         if self.0.target.borrow().is_none() {
             return;
         }
-        let is_query = matches!(finding, Finding::Query(_) | Finding::Refusal(_));
+        // What a program, or a peer, can cause as often as it likes.
+        let is_query = match finding {
+            Finding::Query(_) | Finding::Refusal(_) | Finding::Path(_) | Finding::Closed(_) => true,
+            Finding::Connection(_) | Finding::Verdict(_) => false,
+        };
         let mut queue = self.0.queue.borrow_mut();
         // Checked before formatting, so that dropping a flood of findings is cheap.
         if !queue.has_room(is_query) {
@@ -171,6 +182,16 @@ impl Observer for Exporter {
                 .owner
                 .as_ref()
                 .and_then(|owner| path_of(owner.process.cgroup_id)),
+            Finding::Path(event) => event
+                .path
+                .owner
+                .as_ref()
+                .and_then(|owner| path_of(owner.process.cgroup_id)),
+            Finding::Closed(event) => event
+                .closed
+                .owner
+                .as_ref()
+                .and_then(|owner| path_of(owner.process.cgroup_id)),
         };
         let record = record(finding, &line, SystemTime::now(), path);
         queue.push(record.to_string(), is_query);
@@ -187,8 +208,8 @@ struct Sender {
     since: SystemTime,
     /// Start time on the monotonic clock.
     started: Instant,
-    /// The last request failed, and a message was printed.
-    is_away: bool,
+    /// What was last wrong with each signal.
+    complaints: Complaints,
     /// Failures since the last success.
     failures: u32,
     /// No request before this time (backoff).
@@ -223,7 +244,7 @@ impl Sender {
             self.resource.logs_request(&queue.batch())
         };
         let outcome = post(&target, "/v1/logs", body).await;
-        self.learn(&target, &outcome);
+        self.learn(&target, Signal::Logs, &outcome);
         let mut queue = self.exporter.0.queue.borrow_mut();
         match outcome {
             Outcome::Taken { rejected, .. } => queue.taken(rejected),
@@ -242,7 +263,7 @@ impl Sender {
         let metrics = metrics(&families, self.since, now);
         let body = self.resource.metrics_request(&metrics);
         let outcome = post(&target, "/v1/metrics", body).await;
-        self.learn(&target, &outcome);
+        self.learn(&target, Signal::Metrics, &outcome);
         match outcome {
             Outcome::Taken { .. } => {}
             Outcome::RetryLater { .. } | Outcome::Never { .. } => {
@@ -252,7 +273,7 @@ impl Sender {
     }
 
     /// Schedules the retry and prints a message.
-    fn learn(&mut self, target: &Target, outcome: &Outcome) {
+    fn learn(&mut self, target: &Target, signal: Signal, outcome: &Outcome) {
         match outcome {
             Outcome::Taken { .. } | Outcome::Never { .. } => {
                 self.failures = 0;
@@ -264,54 +285,23 @@ impl Sender {
                 self.not_before = Instant::now() + pause(self.failures, *after, random);
             }
         }
-        self.say(target, outcome);
+        self.complaints.say(target, signal, outcome);
     }
 
     fn target(&self) -> Option<Target> {
         self.exporter.0.target.borrow().clone()
     }
-
-    /// Prints one message when sending fails, and one when it works again.
-    fn say(&mut self, target: &Target, outcome: &Outcome) {
-        match outcome {
-            Outcome::Taken { rejected, said } => {
-                if self.is_away {
-                    stderr_line!("mptcp-trace: the collector at {target} accepts data again");
-                }
-                if *rejected > 0 {
-                    log::warn!("the collector at {target} rejects {rejected} records: {said}");
-                } else if !said.is_empty() {
-                    log::warn!("the collector at {target} reports: {said}");
-                }
-                self.is_away = false;
-            }
-            Outcome::RetryLater { why, .. } if !self.is_away => {
-                log::warn!(
-                    "the collector at {target} does not accept data: {why}; retrying, records are \
-                     queued"
-                );
-                self.is_away = true;
-            }
-            Outcome::Never { why } if !self.is_away => {
-                log::error!("the collector at {target} refuses data: {why}; the data is lost");
-                self.is_away = true;
-            }
-            Outcome::RetryLater { why, .. } | Outcome::Never { why } => {
-                log::debug!("the collector at {target}: {why}");
-            }
-        }
-    }
 }
 
 /// Sends one request over its own connection: a kept connection may be closed by the peer, and then
 /// it is unknown whether the request was accepted.
-async fn post(target: &Target, path: &str, body: String) -> Outcome {
+pub(super) async fn post(target: &Target, path: &str, body: String) -> Outcome {
     let tried = tokio::time::timeout(REQUEST_TIME_MAX, try_post(target, path, body)).await;
     match tried {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(why)) => Outcome::RetryLater {
             after: None,
-            why: format!("{why:#}"),
+            why: explained(&why),
         },
         Err(_elapsed) => Outcome::RetryLater {
             after: None,
@@ -321,6 +311,10 @@ async fn post(target: &Target, path: &str, body: String) -> Outcome {
 }
 
 async fn try_post(target: &Target, path: &str, body: String) -> anyhow::Result<Outcome> {
+    let body = match target.gzip {
+        true => compressed(&body)?,
+        false => body.into_bytes(),
+    };
     let mut request = Request::new(Full::new(Bytes::from(body)));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = format!("{}{path}", target.prefix)
@@ -330,6 +324,9 @@ async fn try_post(target: &Target, path: &str, body: String) -> anyhow::Result<O
     *headers = target.headers.clone();
     headers.insert(HOST, HeaderValue::from_str(&target.authority)?);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if target.gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     headers
         .entry(USER_AGENT)
@@ -340,6 +337,14 @@ async fn try_post(target: &Target, path: &str, body: String) -> anyhow::Result<O
     let stream = TcpStream::connect((&*target.host, target.port))
         .await
         .context("cannot connect")?;
+    // One type for both, since each type of a stream makes a copy of the HTTP client.
+    let stream: Box<dyn Stream> = match &target.tls {
+        None => Box::new(stream),
+        Some(tls) => {
+            let encrypted = tls.connect(&target.host, stream).await;
+            Box::new(encrypted.context("cannot encrypt")?)
+        }
+    };
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES_MAX)
         .handshake(TokioIo::new(stream))
@@ -360,6 +365,20 @@ async fn try_post(target: &Target, path: &str, body: String) -> anyhow::Result<O
     Ok(Outcome::of(status, after, &answer))
 }
 
+/// A connection, encrypted or not.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+/// Compresses a body as fast as possible: that leaves about a fifteenth of it.
+fn compressed(body: &str) -> anyhow::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder
+        .write_all(body.as_bytes())
+        .and_then(|()| encoder.finish())
+        .context("cannot compress the request")
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
@@ -367,8 +386,16 @@ mod tests {
         net::TcpListener,
     };
 
+    use flate2::read::GzDecoder;
+
     use super::*;
-    use crate::model::fixture::Row;
+    use crate::{
+        model::{
+            PathKind,
+            fixture::{Row, a_path},
+        },
+        serve::otlp::{queue::RECORDS_MAX, tls::Tls},
+    };
 
     /// No metrics.
     struct Nothing;
@@ -377,6 +404,10 @@ mod tests {
         async fn families(&self) -> Option<Vec<Family>> {
             None
         }
+    }
+
+    fn no_tls() -> Result<Tls, String> {
+        unreachable!("the URL begins with http:")
     }
 
     /// Accepts one request per answer; returns the requests as received.
@@ -408,7 +439,8 @@ mod tests {
                     said.extend_from_slice(&buffer[..count]);
                 }
                 stream.write_all(answer.as_bytes()).unwrap();
-                let body: serde_json::Value = serde_json::from_slice(&said[at..]).unwrap();
+                let body = GzDecoder::new(&said[at..]);
+                let body: serde_json::Value = serde_json::from_reader(body).unwrap();
                 let records = &body["resourceLogs"][0]["scopeLogs"][0]["logRecords"];
                 requests.push((head, records.as_array().unwrap().len()));
             }
@@ -424,7 +456,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\ncontent-length: 48\r\n\r\n{\"partialSuccess\": {\"rejectedLogRecords\": \"2\"}}  ",
             "HTTP/1.1 307 Elsewhere\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n",
         ]);
-        let target = Target::parse(&url, [("x-key", "v")]).unwrap();
+        let target = Target::parse(&url, [("x-key", "v")], no_tls).unwrap();
         let mut exporter = Exporter::new(Some(target));
         let find = |exporter: &mut Exporter, count| {
             for _ in 0..count {
@@ -441,7 +473,7 @@ mod tests {
             kernel: "k".into(),
             version: "v".into(),
         };
-        let lost = tokio::task::LocalSet::new().block_on(&runtime, async {
+        let at_end = tokio::task::LocalSet::new().block_on(&runtime, async {
             let hour = Duration::from_secs(3600);
             let runs = exporter
                 .clone()
@@ -455,13 +487,16 @@ mod tests {
             assert_eq!(exporter.sums().failed_logs, 1);
             exporter.end(task).await
         });
-        assert_eq!(lost, 0);
+        assert_eq!(at_end.queued, 0);
         let requests = requests.join().unwrap();
         let counts: Vec<usize> = requests.iter().map(|(_, count)| *count).collect();
         assert_eq!(counts, [512, 512, 88]);
         for (head, _) in &requests {
             assert!(head.starts_with("POST /p/v1/logs HTTP/1.1\r\n"), "{head}");
-            assert!(head.to_lowercase().contains("\r\nx-key: v"), "{head}");
+            let head = head.to_lowercase();
+            for header in ["x-key: v", "content-encoding: gzip"] {
+                assert!(head.contains(&format!("\r\n{header}\r\n")), "{head}");
+            }
         }
         let want = Sums {
             exported: 510,
@@ -474,5 +509,22 @@ mod tests {
         exporter.send_to(None);
         find(&mut exporter, 3);
         assert_eq!(exporter.sums(), want);
+    }
+
+    #[test]
+    fn a_flood_of_paths_leaves_room_for_fallbacks() {
+        let target = Target::parse("http://127.0.0.1:1/p", [], no_tls);
+        let mut exporter = Exporter::new(Some(target.unwrap()));
+        let row = Row::default();
+        let [join, end] = [row.path(a_path(PathKind::Failed)), row.closed(|_| {})];
+        for finding in [join, end].iter().cycle().take(RECORDS_MAX) {
+            exporter.finding(finding, &|_| None);
+        }
+        let dropped = exporter.sums().full;
+        assert!(dropped > 0);
+        for _ in 0..1000 {
+            exporter.finding(&row.connection(), &|_| None);
+        }
+        assert_eq!(exporter.sums().full, dropped, "all fallbacks have room");
     }
 }

@@ -1,21 +1,23 @@
 //! Findings as logs and counters as metrics, sent to an OpenTelemetry collector over OTLP/HTTP in
-//! JSON.
+//! JSON, compressed and, if asked, encrypted.
 //!
 //! The messages are written by hand, field by field according to the protocol's schema: the
 //! OpenTelemetry crates would add a second HTTP client, gRPC and protobuf, and double the size of
 //! the program for two requests. `mptcp-lab exported` validates every byte with the official
 //! schema.
 //!
-//! Only plain HTTP is supported: TLS, authentication and fan-out are the task of a collector on the
-//! same host. The tracing loop never waits: it puts records into a bounded [`queue::Queue`], which
+//! Other ways to authenticate than certificates and headers, and fan-out, are the task of a
+//! collector on the same host. The tracing loop never waits: it puts records into a bounded [`queue::Queue`], which
 //! counts those it drops.
 
 pub mod answer;
+pub mod complaints;
 pub mod export;
 pub mod metrics;
 pub mod queue;
 pub mod record;
 pub mod target;
+pub mod tls;
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! The queue of records to send: bounded in number and bytes; dropped records are counted. Pure.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 /// Most queued records.
 pub const RECORDS_MAX: usize = 8192;
@@ -32,6 +32,45 @@ pub struct Sums {
     pub failed_metrics: u64,
     /// Records queued now.
     pub queued: u64,
+}
+
+impl Sums {
+    /// How many records no collector accepted, and why; `None` if it accepted all. For the end: those
+    /// that are still queued were `waited` for.
+    #[must_use]
+    pub fn lost(&self, waited: Duration) -> Option<String> {
+        let Self {
+            exported: _,
+            full,
+            refused,
+            rejected,
+            off,
+            failed_logs: _,
+            failed_metrics: _,
+            queued,
+        } = *self;
+        let waited = waited.as_secs();
+        let reasons = [
+            (full, "without room in the queue".to_owned()),
+            (refused, "refused".to_owned()),
+            (rejected, "rejected".to_owned()),
+            (off, "queued when the export was switched off".to_owned()),
+            (queued, format!("not accepted within {waited} s at the end")),
+        ];
+        let total: u64 = reasons.iter().map(|(count, _)| count).sum();
+        let reasons: Vec<String> = reasons
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, why)| format!("{count} {why}"))
+            .collect();
+        let word = if total == 1 { "finding" } else { "findings" };
+        (total > 0).then(|| {
+            format!(
+                "{total} {word} did not reach a collector: {}",
+                reasons.join(", ")
+            )
+        })
+    }
 }
 
 /// Queued records, oldest first: queries, and others, which are sent first.
@@ -224,5 +263,20 @@ mod tests {
         let all = sums.exported + sums.full + sums.refused + sums.rejected + sums.off + sums.queued;
         assert_eq!(all, 8192 + 5 + 1 + 3);
         assert_eq!(queue.bytes, 30);
+        assert_eq!(
+            sums.lost(Duration::from_secs(5)).unwrap(),
+            "7701 findings did not reach a collector: 5 without room in the queue, 512 refused, 12 \
+             rejected, 7169 queued when the export was switched off, 3 not accepted within 5 s at the end"
+        );
+    }
+
+    #[test]
+    fn nothing_is_reported_lost_if_all_was_accepted() {
+        let sums = Sums {
+            exported: 7,
+            failed_logs: 2,
+            ..Sums::default()
+        };
+        assert_eq!(sums.lost(Duration::ZERO), None);
     }
 }

@@ -4,15 +4,17 @@
 //! with `mptcp.` and use the names of the JSON lines. Unknown values are omitted. `docs/metrics.md`
 //! documents each attribute; a test compares the two.
 
+mod path;
+
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 
 use super::{boolean, int, nanos, string};
 use crate::model::{
-    Connection, ConnectionEvent, ConnectionId, Errno, Family, Finding, Judgement, Place, Process,
-    Protocol, Query, QueryEvent, Refusal, RefusalEvent, Refused, Severity, Side, Socket, Stage,
-    VerdictEvent,
+    Connection, ConnectionEvent, ConnectionId, Errno, Family, Finding, Judgement, Place, Pod,
+    Process, Protocol, Query, QueryEvent, Refusal, RefusalEvent, Refused, Severity, Side, Socket,
+    Stage, VerdictEvent,
 };
 
 /// A log record as JSON. `line` is the finding as text.
@@ -26,6 +28,11 @@ pub fn record(finding: &Finding, line: &str, observed: SystemTime, path: Option<
         Finding::Connection(event) => connection(event, path, &mut attributes),
         Finding::Verdict(event) => verdict(event, path, &mut attributes),
         Finding::Refusal(event) => refusal(event, path, &mut attributes),
+        Finding::Path(event) => path::path(event, path, &mut attributes),
+        Finding::Closed(event) => path::closed(event, path, &mut attributes),
+    }
+    if let Some(decided) = finding.packet() {
+        path::packet(decided, &mut attributes);
     }
     let mut record = Map::new();
     record.insert("timeUnixNano".into(), nanos(time).into());
@@ -94,6 +101,8 @@ fn connection(event: &ConnectionEvent, path: Option<&str>, to: &mut Vec<Value>) 
         time: _,
         place: lives,
         switched_off: _,
+        packet: _,
+        history,
     } = event;
     let Connection {
         kind: _,
@@ -119,6 +128,7 @@ fn connection(event: &ConnectionEvent, path: Option<&str>, to: &mut Vec<Value>) 
         late: _,
         current: _,
         off_for: _,
+        marks: _,
         rung,
     } = connection;
     if let Some(owner) = owner {
@@ -137,6 +147,11 @@ fn connection(event: &ConnectionEvent, path: Option<&str>, to: &mut Vec<Value>) 
         to.push(int("mptcp.bytes_received", *received));
     }
     to.extend(fell_back.map(|it| boolean("mptcp.fell_back", it)));
+    if let Some(history) = history {
+        to.push(string("mptcp.peer_or_path", history.whose.name()));
+        let sentence = history.sentence();
+        to.extend(sentence.map(|it| string("mptcp.peer_history", &it)));
+    }
     to.push(string("mptcp.rung", rung.name()));
     to.push(boottime(*at));
 }
@@ -226,9 +241,30 @@ fn place(place: &Place, to: &mut Vec<Value>) {
         cgroup: _,
         container,
         unit,
+        pod,
     } = place;
     to.extend(container.as_deref().map(|id| string("container.id", id)));
     to.extend(unit.as_deref().map(|unit| string("mptcp.unit", unit)));
+    let Some(Pod {
+        uid,
+        namespace,
+        name,
+        container,
+    }) = pod.as_deref()
+    else {
+        return;
+    };
+    let known = [
+        ("k8s.namespace.name", namespace),
+        ("k8s.pod.name", name),
+        ("k8s.pod.uid", uid),
+        ("k8s.container.name", container),
+    ];
+    to.extend(
+        known
+            .iter()
+            .filter_map(|(key, value)| Some(string(key, value.as_deref()?))),
+    );
 }
 
 fn socket(socket: &Socket, to: &mut Vec<Value>) {
@@ -304,12 +340,12 @@ fn ns(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Verdict;
+    use crate::model::{Outcome, Path, PathKind, PeerHistory, Spoke, Verdict, Whose};
 
     const INFO: (u8, &str) = (9, "INFO");
     const WARN: (u8, &str) = (13, "WARN");
     const ERROR: (u8, &str) = (17, "ERROR");
-    use crate::model::fixture::Row;
+    use crate::model::fixture::{Row, a_ledger, a_path, cleared};
 
     fn written(finding: &Finding) -> Value {
         let observed = SystemTime::UNIX_EPOCH + Duration::from_nanos(5);
@@ -391,13 +427,145 @@ mod tests {
     }
 
     #[test]
+    fn a_record_has_what_its_packet_shows_and_what_other_connections_say_of_the_peer() {
+        let mut finding = cleared(Row::default().connection());
+        let Finding::Connection(event) = &mut finding else {
+            unreachable!()
+        };
+        event.history = Some(Box::new(PeerHistory {
+            whose: Whose::Peer,
+            spoke: vec![Spoke {
+                local: "eth0".into(),
+                mptcp: 0,
+                tcp: 3,
+            }],
+        }));
+        let record = written(&finding);
+        for (key, value) in [
+            ("mptcp.packet.shows", "option-cleared"),
+            ("mptcp.packet.certainty", "certain"),
+            ("mptcp.peer_or_path", "peer"),
+            (
+                "mptcp.peer_history",
+                "the peer is without MPTCP: 0 of 3 over eth0, where others speak it",
+            ),
+        ] {
+            assert_eq!(attribute(&record, key).unwrap()["stringValue"], value);
+        }
+        let headers = attribute(&record, "mptcp.packet.headers").unwrap();
+        let headers = headers["stringValue"].as_str().unwrap();
+        assert!(headers.contains("options: 12 nop"), "{headers}");
+        let path = written(&cleared(Row::default().path(a_path(PathKind::Failed))));
+        assert!(attribute(&path, "mptcp.packet.shows").is_some());
+        assert!(attribute(&path, "mptcp.peer_or_path").is_none());
+    }
+
+    #[test]
+    fn a_path_says_what_happened_to_it_and_what_it_carried() {
+        let path = Path {
+            ledger: Some(a_ledger()),
+            removed_ids: vec![1, 2],
+            ..a_path(PathKind::Failed)
+        };
+        let record = written(&Row::default().path(path));
+        assert_eq!(record["eventName"], "mptcp.path_failed");
+        assert_eq!(record["severityText"], "WARN");
+        for (key, value) in [
+            ("mptcp.connection.id", "0x0000000000000001@1"),
+            ("mptcp.path.role", "join"),
+            ("mptcp.cause", "MPJoinAckRejected"),
+            ("mptcp.decided_by", "peer"),
+            ("mptcp.reset.name", "prohibited"),
+            ("mptcp.path.removed_ids", "1,2"),
+            ("process.executable.name", "curl"),
+            ("network.peer.address", "192.0.2.7"),
+        ] {
+            let found = attribute(&record, key).unwrap();
+            assert_eq!(found["stringValue"], value, "{key}");
+        }
+        for (key, value) in [
+            ("mptcp.reset.code", "3"),
+            ("mptcp.bytes_sent", "8000"),
+            ("mptcp.retransmissions", "3"),
+            ("mptcp.rtt_ns", "20000000"),
+        ] {
+            let found = attribute(&record, key).unwrap();
+            assert_eq!(found["intValue"], value, "{key}");
+        }
+        let is_up = attribute(&record, "mptcp.path.up").unwrap();
+        assert_eq!(is_up["boolValue"], false);
+        // Unknown values are omitted.
+        let bare = written(&Row::default().path(a_path(PathKind::Up)));
+        for key in ["mptcp.reset.code", "mptcp.cause", "mptcp.bytes_sent"] {
+            assert!(attribute(&bare, key).is_none(), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_connection_that_ended_says_what_it_was() {
+        let mptcp = written(&Row::default().closed(|_| {}));
+        let fell_back = written(&Row::default().closed(|it| {
+            it.outcome = Outcome::FellBack {
+                at: None,
+                cause: Some("DssFallback".into()),
+            };
+        }));
+        assert_eq!(mptcp["eventName"], "mptcp.closed");
+        for (record, outcome, cause, fallen) in [
+            (&mptcp, "mptcp", None, false),
+            (&fell_back, "fell-back", Some("DssFallback"), true),
+        ] {
+            let text = |key| attribute(record, key).map(|it| it["stringValue"].clone());
+            assert_eq!(text("mptcp.outcome").unwrap(), outcome);
+            assert_eq!(text("mptcp.cause"), cause.map(Into::into));
+            let found = attribute(record, "mptcp.fell_back").unwrap();
+            assert_eq!(found["boolValue"], fallen);
+            for (key, value) in [
+                ("mptcp.paths_tried", "3"),
+                ("mptcp.paths_failed", "1"),
+                ("mptcp.bytes_sent", "16000"),
+                ("mptcp.duration_ns", "2000000000"),
+            ] {
+                assert_eq!(attribute(record, key).unwrap()["intValue"], value, "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pod_has_the_attributes_of_the_conventions() {
+        let mut finding = Row::default().connection();
+        if let Finding::Connection(event) = &mut finding {
+            event.place.pod = Some(std::sync::Arc::new(Pod {
+                namespace: Some("shop".into()),
+                name: Some("web-0".into()),
+                ..Pod::default()
+            }));
+        }
+        let record = written(&finding);
+        let text = |key| attribute(&record, key).map(|it| it["stringValue"].clone());
+        assert_eq!(text("k8s.namespace.name").unwrap(), "shop");
+        assert_eq!(text("k8s.pod.name").unwrap(), "web-0");
+        // What is unknown is left out.
+        assert_eq!(text("k8s.container.name"), None);
+    }
+
+    #[test]
     fn every_attribute_is_documented_and_no_other_is() {
         let source = include_str!("record.rs");
         let source = &source[..source.find("#[cfg(test)]").unwrap()];
+        let both = [source, include_str!("record/path.rs")].concat();
+        let source = both.as_str();
         let is_name = |text: &&str| {
-            ["mptcp.", "network.", "process.", "thread.", "container."]
-                .iter()
-                .any(|start| text.starts_with(start))
+            [
+                "mptcp.",
+                "network.",
+                "process.",
+                "thread.",
+                "container.",
+                "k8s.",
+            ]
+            .iter()
+            .any(|start| text.starts_with(start))
                 && !text.contains('{')
         };
         let mut used: Vec<&str> = source

@@ -5,7 +5,9 @@ use super::{
     object::{Moment, Object, Word, ns},
     parts::{endpoint, millis, owner, socket},
 };
-use crate::model::{Connection, ConnectionEvent, Current, LastAsked, Side, Stage, SwitchedOff};
+use crate::model::{
+    Connection, ConnectionEvent, Current, LastAsked, PeerHistory, Side, Spoke, Stage, SwitchedOff,
+};
 
 pub(super) fn connection(event: &ConnectionEvent, data: &mut Object<'_>) {
     let ConnectionEvent {
@@ -13,6 +15,8 @@ pub(super) fn connection(event: &ConnectionEvent, data: &mut Object<'_>) {
         time,
         place,
         switched_off: earlier,
+        packet,
+        history,
     } = event;
     let Connection {
         kind: _,
@@ -40,6 +44,7 @@ pub(super) fn connection(event: &ConnectionEvent, data: &mut Object<'_>) {
         rung,
         netns_cookie: _,
         connecting: _,
+        marks: _,
     } = connection;
     let evidence: Vec<&'static str> = evidence.iter().map(|it| it.name()).collect();
     data.field("time", Moment(*time));
@@ -58,6 +63,8 @@ pub(super) fn connection(event: &ConnectionEvent, data: &mut Object<'_>) {
     data.field("late", *late);
     data.field("off_ms", off_for.and_then(millis));
     data.maybe_object("switched_off", earlier.as_ref(), switched_off);
+    data.maybe_object("packet", packet.as_deref(), super::packet::packet);
+    self::history(history.as_deref(), data);
     owner(holder.as_ref(), place, data);
     data.object("current", |data| {
         let Current {
@@ -73,6 +80,16 @@ pub(super) fn connection(event: &ConnectionEvent, data: &mut Object<'_>) {
     });
     socket(about, data);
     data.field("rung", Word(rung.name()));
+}
+
+fn history(history: Option<&PeerHistory>, data: &mut Object<'_>) {
+    data.field("peer_or_path", history.map(|it| Word(it.whose.name())));
+    let spoke = history.into_iter().flat_map(|it| &it.spoke);
+    data.objects("spoke", spoke, |Spoke { local, mptcp, tcp }, data| {
+        data.field("over", local.as_str());
+        data.field("mptcp", *mptcp);
+        data.field("tcp", *tcp);
+    });
 }
 
 fn switched_off(earlier: &SwitchedOff, data: &mut Object<'_>) {

@@ -3,23 +3,26 @@
 mod connection;
 mod fit;
 mod object;
+mod packet;
 mod parts;
+mod path;
 mod query;
 mod sums;
 mod verdict;
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use self::{
     object::{Object, Word},
     sums::SummaryData,
 };
-use super::{FindingCounts, Source};
+use super::{ConnectionCounts, FindingCounts, Source};
 use crate::model::{
-    ConnectionEvent, Facts, Finding, LastAsked, Loss, LossReport, Reconciliation, SensorState,
-    SumTable,
+    ConnectionEvent, Facts, Finding, LastAsked, Loss, LossReport, PathEvent, Reconciliation,
+    Reconciliations, SensorState, SumTable,
 };
 
 /// Version of the schema in `docs/output.md`.
@@ -39,6 +42,10 @@ struct Start<'a> {
     version: &'a str,
     kernel: &'a str,
     source: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dump_from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dump_to: Option<String>,
     sensors: Vec<Sensor<'a>>,
 }
 
@@ -63,11 +70,45 @@ struct ReconciliationData<'a> {
 struct End<'a> {
     findings: u64,
     not_shown: u64,
+    routine: u64,
     coalesced: u64,
     evicted: u64,
+    connections: Option<ConnectionsData>,
     losses: Vec<LossData<'a>>,
     complete: bool,
     reconciliation: Vec<ReconciliationData<'a>>,
+    path_reconciliation: Vec<ReconciliationData<'a>>,
+}
+
+#[derive(Serialize)]
+struct ConnectionsData {
+    closed: u64,
+    mptcp: u64,
+    fell_back: u64,
+    unknown: u64,
+    open: u64,
+    not_opened: u64,
+}
+
+impl From<ConnectionCounts> for ConnectionsData {
+    fn from(counts: ConnectionCounts) -> Self {
+        let ConnectionCounts {
+            closed,
+            mptcp,
+            fell_back,
+            unknown,
+            open,
+            not_opened,
+        } = counts;
+        Self {
+            closed,
+            mptcp,
+            fell_back,
+            unknown,
+            open,
+            not_opened,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -97,6 +138,7 @@ pub(super) fn start(facts: &Facts, source: Source, out: &mut Vec<u8>) {
         counters_listed_at: _,
         counters_at_start: _,
         sensors,
+        dump: _,
     } = facts;
     let sensors = sensors
         .iter()
@@ -118,6 +160,8 @@ pub(super) fn start(facts: &Facts, source: Source, out: &mut Vec<u8>) {
         Source::Live => "live",
         Source::Replay => "replay",
     };
+    let dumped = facts.dumped();
+    let time = |at| Timestamp::try_from(at).map_or_else(|_| "?".to_owned(), |it| it.to_string());
     push(
         out,
         "start",
@@ -126,6 +170,8 @@ pub(super) fn start(facts: &Facts, source: Source, out: &mut Vec<u8>) {
             version,
             kernel,
             source,
+            dump_from: dumped.map(|(from, _)| time(from)),
+            dump_to: dumped.and_then(|(_, to)| to).map(time),
             sensors,
         },
     );
@@ -140,11 +186,17 @@ pub(super) fn finding(finding: &Finding, out: &mut Vec<u8>) {
         }
         Finding::Verdict(event) => line(out, kind, |data| verdict::verdict(event, data)),
         Finding::Refusal(event) => line(out, kind, |data| query::refusal(event, data)),
+        Finding::Path(event) => line(out, kind, |data| path::path(event, data)),
+        Finding::Closed(event) => line(out, kind, |data| path::closed(event, data)),
     }
 }
 
 pub(super) fn socket(event: &ConnectionEvent, asked: Option<LastAsked>, out: &mut Vec<u8>) {
     line(out, "socket", |data| connection::listed(event, asked, data));
+}
+
+pub(super) fn open_path(event: &PathEvent, out: &mut Vec<u8>) {
+    line(out, event.path.kind.name(), |data| path::path(event, data));
 }
 
 pub(super) fn sums(table: &SumTable, out: &mut Vec<u8>) {
@@ -154,14 +206,16 @@ pub(super) fn sums(table: &SumTable, out: &mut Vec<u8>) {
 pub(super) fn end(
     counts: FindingCounts,
     losses: &LossReport,
-    reconciled: &[Reconciliation],
+    reconciled: &Reconciliations,
     out: &mut Vec<u8>,
 ) {
     let FindingCounts {
         findings,
         not_shown,
+        routine,
         coalesced,
         evicted,
+        connections,
     } = counts;
     // An evicted connection may have become stale without a line.
     let complete = losses.is_complete() && evicted == 0;
@@ -179,22 +233,26 @@ pub(super) fn end(
         &End {
             findings,
             not_shown,
+            routine,
             coalesced,
             evicted,
+            connections: connections.map(ConnectionsData::from),
             losses,
             complete,
-            reconciliation: reconciled
-                .iter()
-                .map(|it| ReconciliationData {
-                    netns: it.netns,
-                    counted: &it.counted,
-                    traced: &it.traced,
-                    agrees: it.agrees(),
-                    why: it.why.as_deref(),
-                })
-                .collect(),
+            reconciliation: reconciled.fallbacks.iter().map(compared).collect(),
+            path_reconciliation: reconciled.paths.iter().map(compared).collect(),
         },
     );
+}
+
+fn compared(it: &Reconciliation) -> ReconciliationData<'_> {
+    ReconciliationData {
+        netns: it.netns,
+        counted: &it.counted,
+        traced: &it.traced,
+        agrees: it.agrees(),
+        why: it.why.as_deref(),
+    }
 }
 
 /// A line that is printed often.
@@ -215,6 +273,104 @@ fn push(out: &mut Vec<u8>, kind: &'static str, data: &impl Serialize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{
+        NeverTried, Outcome, Path, PathKind, ResetReason,
+        fixture::{Row, a_path},
+    };
+
+    /// No capture has these lines, which `tests/schema` compares with the page otherwise.
+    #[test]
+    fn lines_about_paths_are_those_of_the_schema() {
+        let schema: serde_json::Value =
+            serde_json::from_str(include_str!("../../../../docs/schema.json")).unwrap();
+        let validator = jsonschema::draft202012::new(&schema).unwrap();
+        let check = |finding: &Finding| {
+            let mut out = Vec::new();
+            super::finding(finding, &mut out);
+            let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            let wrong = validator.iter_errors(&line).next().map(|it| it.to_string());
+            assert_eq!(wrong, None, "{line}");
+            line
+        };
+        for kind in PathKind::ALL {
+            let line = check(&Row::default().path(a_path(kind)));
+            assert_eq!(line["type"], kind.name());
+        }
+        let line = check(&Row::default().path(a_path(PathKind::Failed)));
+        assert_eq!(line["data"]["reset"]["name"], "prohibited");
+        // Nothing is known but that it happened.
+        let bare = Path {
+            path: None,
+            owner: None,
+            side: None,
+            began_at: None,
+            up_at: None,
+            cause: None,
+            decided_by: None,
+            reset: Some(ResetReason {
+                code: 255,
+                transient: true,
+                received: true,
+            }),
+            errno: None,
+            ledger: None,
+            ..a_path(PathKind::Down)
+        };
+        let line = check(&Row::default().path(bare));
+        assert!(line["data"]["reset"]["name"].is_null(), "{line}");
+        let line = check(&Row::default().closed(|_| {}));
+        let paths = line["data"]["paths"].as_array().unwrap();
+        assert_eq!(paths.len(), 3);
+        assert_eq!(paths[0]["cause"], "MPJoinSynRefused");
+        assert!(paths[0]["ledger"].is_null());
+        assert_eq!(paths[1]["ledger"]["rtt_ns"], 20_000_000);
+        for reason in NeverTried::ALL {
+            check(&Row::default().closed(|it| {
+                it.never_tried = Some(reason);
+                it.outcome = Outcome::Unknown;
+                it.duration = None;
+                it.paths.clear();
+            }));
+        }
+        let line = check(&Row::default().closed(|it| {
+            it.outcome = Outcome::FellBack {
+                at: None,
+                cause: Some("DssFallback".into()),
+            };
+        }));
+        assert_eq!(line["data"]["outcome"], "fell-back");
+        assert_eq!(line["data"]["cause"], "DssFallback");
+    }
+
+    #[test]
+    fn the_end_counts_connections_only_if_paths_were_traced() {
+        for (connections, closed) in [
+            (None, None),
+            (
+                Some(ConnectionCounts {
+                    closed: 3,
+                    ..ConnectionCounts::default()
+                }),
+                Some(3),
+            ),
+        ] {
+            let counts = FindingCounts {
+                connections,
+                ..FindingCounts::default()
+            };
+            let mut out = Vec::new();
+            end(
+                counts,
+                &LossReport::default(),
+                &Reconciliations::default(),
+                &mut out,
+            );
+            let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            let found = &line["data"]["connections"];
+            assert_eq!(found.is_null(), closed.is_none(), "{line}");
+            assert_eq!(found["closed"].as_u64(), closed);
+        }
+    }
 
     #[test]
     fn a_run_that_forgot_a_connection_is_not_complete() {
@@ -224,7 +380,12 @@ mod tests {
                 ..FindingCounts::default()
             };
             let mut out = Vec::new();
-            end(counts, &LossReport::default(), &[], &mut out);
+            end(
+                counts,
+                &LossReport::default(),
+                &Reconciliations::default(),
+                &mut out,
+            );
             let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
             assert_eq!(line["data"]["evicted"], evicted);
             assert_eq!(line["data"]["complete"], complete);

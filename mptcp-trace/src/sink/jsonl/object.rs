@@ -61,6 +61,24 @@ impl<'o> Object<'o> {
         }
     }
 
+    /// A field that is an array of objects.
+    pub(super) fn objects<'i, T: 'i>(
+        &mut self,
+        name: &'static str,
+        all: impl IntoIterator<Item = &'i T>,
+        fields: impl Fn(&T, &mut Object<'_>),
+    ) {
+        self.name(name);
+        self.out.push(b'[');
+        for (number, of) in all.into_iter().enumerate() {
+            if number > 0 {
+                self.out.push(b',');
+            }
+            Object::write(self.out, |object| fields(of, object));
+        }
+        self.out.push(b']');
+    }
+
     #[inline(always)]
     fn name(&mut self, name: &'static str) {
         if !self.is_empty {
@@ -125,6 +143,13 @@ impl Value for u32 {
     }
 }
 
+impl Value for u8 {
+    #[inline]
+    fn write(self, out: &mut Vec<u8>) {
+        u64::from(self).write(out);
+    }
+}
+
 impl Value for u16 {
     #[inline]
     fn write(self, out: &mut Vec<u8>) {
@@ -156,14 +181,27 @@ impl Value for &str {
     }
 }
 
-impl Value for &[&'static str] {
+impl Value for &[&str] {
     fn write(self, out: &mut Vec<u8>) {
         out.push(b'[');
         for (number, word) in self.iter().enumerate() {
             if number > 0 {
                 out.push(b',');
             }
-            Word(word).write(out);
+            word.write(out);
+        }
+        out.push(b']');
+    }
+}
+
+impl Value for &[u8] {
+    fn write(self, out: &mut Vec<u8>) {
+        out.push(b'[');
+        for (number, value) in self.iter().enumerate() {
+            if number > 0 {
+                out.push(b',');
+            }
+            value.write(out);
         }
         out.push(b']');
     }

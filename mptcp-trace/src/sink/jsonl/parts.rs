@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::object::{Object, Word};
-use crate::model::{Family, Owner, Place, Process, Protocol, Socket};
+use crate::model::{Family, Owner, Place, Pod, Process, Protocol, Socket};
 
 /// The process that asked, as fields of the message itself.
 pub(super) fn caller(process: &Process, data: &mut Object<'_>) {
@@ -63,13 +63,38 @@ pub(super) fn owner(owner: Option<&Owner>, place: &Place, data: &mut Object<'_>)
             cgroup,
             container,
             unit,
+            pod,
         } = place;
         caller(process, data);
         data.field("cgroup", cgroup.as_deref());
         data.field("container", container.as_deref());
         data.field("unit", unit.as_deref());
+        if let Some(pod) = pod.as_deref() {
+            self::pod(pod, data);
+        }
         data.field("via", Word(via.name()));
     });
+}
+
+/// The owner's pod, with the names of OpenTelemetry's conventions. Most hosts have none: what is unknown
+/// is absent.
+fn pod(pod: &Pod, data: &mut Object<'_>) {
+    let Pod {
+        uid,
+        namespace,
+        name,
+        container,
+    } = pod;
+    for (field, value) in [
+        ("k8s.namespace.name", namespace),
+        ("k8s.pod.name", name),
+        ("k8s.pod.uid", uid),
+        ("k8s.container.name", container),
+    ] {
+        if let Some(value) = value {
+            data.field(field, value.as_str());
+        }
+    }
 }
 
 /// One end of a connection.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::model::{Sum, SumRow, SumTable};
+use crate::model::{PathSum, Spoke, Sum, SumRow, SumTable};
 
 #[derive(Serialize)]
 pub(super) struct SummaryData<'a> {
@@ -30,6 +30,21 @@ struct SumData {
     refusals: u64,
     verdicts: BTreeMap<&'static str, u64>,
     share: Option<f64>,
+    paths_up: u64,
+    paths_failed: u64,
+    paths_down: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
+    retransmissions: u64,
+    peer_or_path: Option<&'static str>,
+    spoke: Vec<SpokeData>,
+}
+
+#[derive(Serialize)]
+struct SpokeData {
+    over: String,
+    mptcp: u64,
+    tcp: u64,
 }
 
 impl<'a> SummaryData<'a> {
@@ -64,6 +79,16 @@ impl SumData {
             queries,
             refusals,
             verdicts,
+            paths:
+                PathSum {
+                    up,
+                    failed,
+                    down,
+                    bytes_sent,
+                    bytes_received,
+                    retransmissions,
+                },
+            history,
         } = sum;
         Self {
             connections: *connections,
@@ -75,6 +100,23 @@ impl SumData {
                 .map(|(verdict, count)| (verdict.name(), *count))
                 .collect(),
             share: sum.share(),
+            paths_up: *up,
+            paths_failed: *failed,
+            paths_down: *down,
+            bytes_sent: *bytes_sent,
+            bytes_received: *bytes_received,
+            retransmissions: *retransmissions,
+            peer_or_path: history.as_ref().map(|it| it.whose.name()),
+            spoke: history.iter().flat_map(|it| &it.spoke).map(spoke).collect(),
         }
+    }
+}
+
+fn spoke(of: &Spoke) -> SpokeData {
+    let Spoke { local, mptcp, tcp } = of;
+    SpokeData {
+        over: local.clone(),
+        mptcp: *mptcp,
+        tcp: *tcp,
     }
 }

@@ -137,6 +137,7 @@ fn warnings(state: &State) -> Vec<String> {
         undecodable,
         evicted,
         remembered: _,
+        peers: _,
     } = state;
     let of_all = |of_one: fn(&Loss) -> u64| {
         let sensors = losses.sensors.iter().map(of_one);
@@ -162,9 +163,10 @@ fn warnings(state: &State) -> Vec<String> {
         warnings.push(format!("lost {lost} ({})", kinds.join(", ")));
     }
     warnings.extend(disagreement(state));
-    let capped = of_all(|it| it.capped);
-    if capped > 0 {
-        warnings.push(format!("capped {capped} queries (--cap)"));
+    for loss in losses.sensors.iter().filter(|it| it.capped > 0) {
+        let (capped, sensor) = (loss.capped, loss.sensor);
+        let events = sensor.events(usize::try_from(capped).unwrap_or(usize::MAX));
+        warnings.push(format!("capped {capped} {events} ({})", sensor.cap()));
     }
     for loss in losses.sensors.iter().filter(|it| it.unfollowed > 0) {
         warnings.push(format!("{} {}", loss.unfollowed, loss.sensor.unfollowed()));
@@ -183,11 +185,14 @@ fn warnings(state: &State) -> Vec<String> {
 
 /// How the traced fallbacks currently differ from the kernel's counters.
 fn disagreement(state: &State) -> Option<String> {
-    let missing = state.reconciled.iter().map(Reconciliation::missing);
+    let Reconciliations { fallbacks, paths } = &state.reconciled;
+    let missing = fallbacks.iter().map(Reconciliation::missing);
     let missing = missing.fold(0, u64::saturating_add);
-    let differs = state.reconciled.iter().any(|it| !it.agrees() && !it.unread);
-    let unread = state.reconciled.iter().any(|it| it.unread);
+    let differs = fallbacks.iter().any(Reconciliation::differs);
+    let paths_differ = paths.iter().any(Reconciliation::differs);
+    let unread = fallbacks.iter().chain(paths).any(|it| it.unread);
     match (missing, differs, unread) {
+        (0, false, _) if paths_differ => Some("counters of paths differ".to_owned()),
         (0, false, false) => None,
         (0, false, true) => Some("counters unread".to_owned()),
         (0, true, _) => Some("counters differ".to_owned()),

@@ -1,6 +1,6 @@
 //! The life of a connection.
 
-use super::{tables::side, *};
+use super::{paths::open_paths, tables::side, *};
 
 pub(super) fn draw_life(
     frame: &mut Frame<'_>,
@@ -11,7 +11,7 @@ pub(super) fn draw_life(
     paint: Paint,
     escape: Escape,
 ) {
-    let about = about(row, now, paint, escape);
+    let about = about(row, now, usize::from(area.width), paint, escape);
     let height = u16::try_from(about.len())
         .unwrap_or(u16::MAX)
         .min(area.height / 2);
@@ -65,6 +65,8 @@ pub(super) fn draw_life(
     frame.render_widget(Paragraph::new(lines), body);
 }
 
+/// Columns before the value of a detail.
+const LABEL: usize = 9;
 /// Columns before the description of an entry.
 const MOMENT_INDENT: usize = 11;
 
@@ -100,7 +102,13 @@ fn moment_lines(
 }
 
 /// Details of a connection, above its life.
-fn about(row: &Row, now: Duration, paint: Paint, escape: Escape) -> Vec<Line<'static>> {
+fn about(
+    row: &Row,
+    now: Duration,
+    width: usize,
+    paint: Paint,
+    escape: Escape,
+) -> Vec<Line<'static>> {
     let mut lines = vec![Line::from(vec![
         Span::styled(row.state(), paint.state(row)),
         Span::raw(format!(
@@ -112,7 +120,7 @@ fn about(row: &Row, now: Duration, paint: Paint, escape: Escape) -> Vec<Line<'st
     ])];
     let pair = |name: &'static str, value: String| {
         Line::from(vec![
-            Span::styled(format!("{name:<9}"), Style::new()),
+            Span::styled(format!("{name:<LABEL$}"), Style::new()),
             Span::raw(value),
         ])
     };
@@ -137,6 +145,13 @@ fn about(row: &Row, now: Duration, paint: Paint, escape: Escape) -> Vec<Line<'st
         },
     ));
     lines.push(pair("active", format!("{} ago", ago(now, row.heard_at))));
+    for path in open_paths(row) {
+        let room = width.saturating_sub(LABEL);
+        for (index, part) in wrapped(&path, room.max(20)).into_iter().enumerate() {
+            let name = if index == 0 { "path" } else { "" };
+            lines.push(pair(name, part));
+        }
+    }
     lines.push(Line::raw(""));
     lines
 }

@@ -97,6 +97,10 @@ enum SumColumn {
     Name,
     Connections,
     Fallbacks,
+    /// Joins and connections that failed, of a cause.
+    Failed,
+    /// Paths that ended, of a cause.
+    Ended,
     Share,
     Asked,
     Deceived,
@@ -105,10 +109,12 @@ enum SumColumn {
 
 impl SumColumn {
     /// From left to right.
-    const USUAL: [Self; 7] = [
+    const USUAL: [Self; 9] = [
         Self::Name,
         Self::Connections,
         Self::Fallbacks,
+        Self::Failed,
+        Self::Ended,
         Self::Share,
         Self::Asked,
         Self::Deceived,
@@ -128,6 +134,21 @@ impl SumColumn {
         (Self::Name, 64),
     ];
 
+    /// The same of causes, which are also those of paths.
+    const WISHES_OF_CAUSES: [(Self, usize); 11] = [
+        (Self::Name, 12),
+        (Self::Fallbacks, 7),
+        (Self::Failed, 6),
+        (Self::Ended, 6),
+        (Self::Name, 23),
+        (Self::Connections, 7),
+        (Self::Share, 15),
+        (Self::Deceived, 8),
+        (Self::Asked, 7),
+        (Self::Refused, 7),
+        (Self::Name, 64),
+    ];
+
     fn header(self, tab: Tab) -> &'static str {
         match (self, tab) {
             (Self::Name, Tab::Sums(1)) => "CAUSE",
@@ -135,6 +156,8 @@ impl SumColumn {
             (Self::Name, Tab::Sums(_) | Tab::Connections) => "PROCESS",
             (Self::Connections, _) => "  CONNS",
             (Self::Fallbacks, _) => "   FELL",
+            (Self::Failed, _) => "FAILED",
+            (Self::Ended, _) => " ENDED",
             (Self::Share, _) => "SHARE",
             (Self::Asked, _) => "  ASKED",
             (Self::Deceived, _) => "DECEIVED",
@@ -149,7 +172,7 @@ impl SumColumn {
             Self::Fallbacks => Some(Order::Fallbacks),
             Self::Share => Some(Order::Share),
             Self::Asked => Some(Order::Queries),
-            Self::Deceived | Self::Refused => None,
+            Self::Failed | Self::Ended | Self::Deceived | Self::Refused => None,
         }
     }
 }
@@ -160,7 +183,7 @@ fn nothing(app: &App, snapshot: &Snapshot) -> Option<&'static str> {
         (false, _) => Some("Nothing matches the filter; Esc drops it."),
         (true, 0) if app.is_replay() => Some("Nothing yet; Right skips 10 s ahead."),
         (true, 0) => Some(
-            "Nothing yet: no connection fell back, and no application asked. `mptcp-trace demo` provokes a fallback.",
+            "Nothing yet: no connection was opened or fell back, and no application asked. `mptcp-trace demo` provokes a fallback.",
         ),
         (true, _) => Some("Nothing of this kind yet."),
     }
@@ -232,7 +255,7 @@ fn cause(
     let cause = match (&row.cause, row.fell_back) {
         (Some(cause), _) => escape(cause),
         (None, Some(true)) => "cause unknown".to_owned(),
-        (None, _) => String::new(),
+        (None, _) => row.remark().map(escape).unwrap_or_default(),
     };
     match row.verdict.filter(|it| with_verdict && it.deceives()) {
         Some(verdict) => {
@@ -344,14 +367,25 @@ pub(super) fn draw_sums(
         return;
     }
     let tab = app.tab();
-    let columns = granted(&SumColumn::USUAL, &SumColumn::WISHES, area.width.into());
+    let wishes: &[(SumColumn, usize)] = match tab {
+        Tab::Sums(1) => &SumColumn::WISHES_OF_CAUSES,
+        Tab::Sums(_) | Tab::Connections => &SumColumn::WISHES,
+    };
+    let columns = granted(&SumColumn::USUAL, wishes, area.width.into());
     let cell = |row: &SumRow, column, width| {
         let sum = &row.sum;
         let share = sum.share().unwrap_or_default();
+        let causes = snapshot.path_causes.get(&row.key);
+        let causes = causes.copied().unwrap_or_default();
         match column {
             SumColumn::Name => Line::raw(name(tab, &row.key, escape).fitted(width)),
             SumColumn::Connections => Line::raw(format!("{:>width$}", sum.connections)),
             SumColumn::Fallbacks => Line::raw(format!("{:>width$}", sum.fallbacks)),
+            SumColumn::Failed => Line::styled(
+                format!("{:>width$}", causes.failed),
+                style_if(causes.failed > 0, paint.fallen()),
+            ),
+            SumColumn::Ended => Line::raw(format!("{:>width$}", causes.ended)),
             SumColumn::Share => Line::styled(bar(share), style_if(share > 0.0, paint.fallen())),
             SumColumn::Asked => Line::raw(format!("{:>width$}", sum.queries)),
             SumColumn::Deceived => Line::styled(

@@ -60,6 +60,8 @@ fn help_lines(app: &App, width: usize, paint: Paint) -> Vec<Line<'static>> {
     lines.extend(beside("AGO", paint.title(), KEYS, ago, width));
     let deceived = "connections that fell back and whose application was last told MPTCP";
     lines.extend(beside("DECEIVED", paint.title(), KEYS, deceived, width));
+    let failed = "joins and connections that failed because of the cause; ENDED: paths that ended";
+    lines.extend(beside("FAILED", paint.title(), KEYS, failed, width));
     lines
 }
 

@@ -1,15 +1,15 @@
 //! Checks of the Dockerfile and the `DaemonSet` that need no cluster.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    process::{Command, Stdio},
-};
+use std::{collections::BTreeSet, fs, process::Command};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use super::Looked;
+use crate::{command, kubernetes};
+
+/// The manifest, from the root of the source.
+const DAEMON_SET: &str = "contrib/kubernetes/daemonset.yaml";
 
 /// Checks both files.
 pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
@@ -20,25 +20,32 @@ pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
     };
     let unit = read("systemd/mptcp-trace.service")?;
     let dockerfile = read("docker/Dockerfile")?;
-    let mut yaml = Command::new("python3");
-    yaml.args([
-        "-c",
-        "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)",
-    ])
-    .stdin(Stdio::from(
-        fs::File::open(contrib.join("kubernetes/daemonset.yaml")).context("cannot read it")?,
-    ));
-    let output = yaml.output().context("cannot start python3")?;
-    if !output.status.success() {
-        bail!(
-            "the DaemonSet is no YAML: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    let daemon_set: Value = serde_json::from_slice(&output.stdout).context("it is no object")?;
+    let daemon_set = daemon_set(looked)?;
     look_at_dockerfile(&dockerfile, &looked.release.version)?;
     look_at_daemon_set(&daemon_set, &looked.release.version)?;
     same_capabilities(&unit, &dockerfile, &daemon_set)
+}
+
+/// Validates the `DaemonSet` against the schema of Kubernetes, unknown fields included.
+pub(super) fn schema(looked: &Looked<'_>) -> Result<()> {
+    let mut validate = Command::new(kubernetes::validator(looked.places)?);
+    validate
+        .arg("--strict")
+        .arg(looked.places.root.join(DAEMON_SET));
+    command::output(&mut validate, "the DaemonSet is none for Kubernetes").map(drop)
+}
+
+/// The `DaemonSet` as JSON.
+pub(super) fn daemon_set(looked: &Looked<'_>) -> Result<Value> {
+    let file = looked.places.root.join(DAEMON_SET);
+    let mut yaml = Command::new("python3");
+    yaml.args([
+        "-c",
+        "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)",
+    ])
+    .arg(file);
+    let json = command::output(&mut yaml, "the DaemonSet is no YAML")?;
+    serde_json::from_slice(&json).context("the DaemonSet is no object")
 }
 
 fn look_at_dockerfile(text: &str, version: &str) -> Result<()> {
@@ -57,6 +64,8 @@ fn look_at_daemon_set(set: &Value, version: &str) -> Result<()> {
     let pod = &set["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     let security = &container["securityContext"];
+    let mounts = container["volumeMounts"].as_array().into_iter().flatten();
+    let volumes = mounts.map(|it| it["mountPath"].clone()).collect();
     let probe = |name: &str| container[name]["httpGet"].clone();
     let get = |path: &str| json!({ "path": path, "port": "metrics" });
     let wanted = [
@@ -73,6 +82,11 @@ fn look_at_daemon_set(set: &Value, version: &str) -> Result<()> {
             json!(format!("mptcp-trace:{version}")),
         ),
         ("hostPID", pod["hostPID"].clone(), json!(true)),
+        (
+            "volumes",
+            volumes,
+            json!(["/var/log/pods", "/var/log/containers"]),
+        ),
         (
             "readOnlyRootFilesystem",
             security["readOnlyRootFilesystem"].clone(),

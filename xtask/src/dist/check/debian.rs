@@ -14,7 +14,7 @@ use super::{DOCUMENTS, Looked, documents, unit};
 use crate::{apt, command, places};
 
 /// The oldest supported Debian.
-const SUITE: &str = "bookworm";
+pub(super) const SUITE: &str = "bookworm";
 /// Files that apt, dpkg and rpm maintain. Another step checks whether they still list the package.
 const NOT_COMPARED: [&str; 6] = [
     "var/lib/dpkg",

@@ -239,4 +239,13 @@ mod tests {
         );
         assert!(check_of(&[("docs/a.md", "")]).is_err());
     }
+
+    /// A release has more checks, but takes minutes: a fault in a document shows here.
+    #[test]
+    fn the_documents_of_this_workspace_are_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        stage::contents(root, folder.path()).unwrap();
+        check(folder.path()).unwrap();
+    }
 }

@@ -3,8 +3,10 @@
 mod container;
 mod debian;
 mod documents;
+mod foreign;
 mod lint;
 mod pages;
+mod pods;
 mod rpm;
 mod same;
 mod tarball;
@@ -16,14 +18,20 @@ use anyhow::{Result, bail};
 
 use super::Release;
 use crate::{
+    architecture::Architecture,
     command::{self, is_root, say},
     host_packages::{self, Need},
+    kubernetes,
     places::Places,
     tally::Tally,
 };
 
 /// Programs that check a release.
-pub(crate) const NEEDS: [Need; 9] = [
+pub(crate) const NEEDS: [Need; 10] = [
+    Need {
+        what: "cpio",
+        package: "cpio",
+    },
     Need {
         what: "man",
         package: "man-db",
@@ -68,6 +76,9 @@ const DOCUMENTS: &str = "usr/share/doc/mptcp-trace";
 /// Input of a check.
 struct Looked<'a> {
     places: &'a Places,
+    /// The releases of all architectures.
+    releases: &'a [Release],
+    /// The one that is checked.
     release: &'a Release,
     /// Compile a second time.
     rebuild: bool,
@@ -75,51 +86,122 @@ struct Looked<'a> {
 
 type Step = fn(&Looked<'_>) -> Result<()>;
 
+/// What a step needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    /// Nothing but the files.
+    Files,
+    /// A kernel that can execute the program.
+    ItsKernel,
+    /// A virtual machine, because this kernel cannot execute the program.
+    OtherKernel,
+}
+
 /// Steps by name; those in a fresh Debian tree come last, because they take longest.
-const STEPS: [(&str, Step); 8] = [
-    ("SHA256SUMS", sums),
-    ("the same bytes a second time", same::step),
-    ("man pages without a warning", pages::manual),
-    ("completions, typed into real shells", pages::completions),
-    ("Dockerfile and DaemonSet", container::step),
-    ("the tarball runs where it is unpacked", tarball::step),
+const STEPS: [(&str, Needs, Step); 10] = [
+    ("SHA256SUMS", Needs::Files, sums),
+    ("the same bytes a second time", Needs::Files, same::step),
+    ("man pages without a warning", Needs::Files, pages::manual),
+    (
+        "completions, typed into real shells",
+        Needs::ItsKernel,
+        pages::completions,
+    ),
+    (
+        "Dockerfile and DaemonSet",
+        Needs::ItsKernel,
+        container::step,
+    ),
+    (
+        "the DaemonSet's container, in a chroot, traces and names pods, also without hostPID",
+        Needs::ItsKernel,
+        pods::in_chroot,
+    ),
+    (
+        "the tarball runs where it is unpacked",
+        Needs::ItsKernel,
+        tarball::step,
+    ),
     (
         "the .deb installs, runs doctor and is removed without a trace in a fresh Debian; the unit is right",
+        Needs::ItsKernel,
         debian::step,
     ),
-    ("the .rpm is whole, installs and is removed", rpm::step),
+    (
+        "the .rpm is whole, installs and is removed",
+        Needs::ItsKernel,
+        rpm::step,
+    ),
+    (
+        "the packages work in a fresh Debian on a kernel of their architecture",
+        Needs::OtherKernel,
+        foreign::step,
+    ),
 ];
 
 /// Checks a release.
-pub(super) fn verb(places: &Places, release: &Release, rebuild: bool) -> Result<Tally> {
+pub(super) fn verb(places: &Places, releases: &[Release], rebuild: bool) -> Result<Tally> {
     if !is_root() {
         bail!(
             "checking a release needs root: it is installed in a separate tree; type: sudo cargo xtask dist --check"
         );
     }
     host_packages::provide(&NEEDS, "checking a release")?;
-    let looked = Looked {
-        places,
-        release,
-        rebuild,
-    };
-    debian::clean(&looked)?;
+    let mut tally = Tally::default();
+    for release in releases {
+        let looked = Looked {
+            places,
+            releases,
+            release,
+            rebuild,
+        };
+        tally.add(one(&looked)?);
+    }
+    Ok(tally)
+}
+
+/// Checks the release of one architecture.
+fn one(looked: &Looked<'_>) -> Result<Tally> {
+    debian::clean(looked)?;
     let mut tally = Tally::default();
     let mut lines = Vec::new();
-    for (name, step) in STEPS {
-        lines.push(run(&looked, name, step, &mut tally));
+    let is_foreign = looked.release.architecture != Architecture::HOST;
+    for (name, needs, step) in STEPS {
+        let is_possible = match needs {
+            Needs::Files => true,
+            Needs::ItsKernel => !is_foreign,
+            Needs::OtherKernel => is_foreign,
+        };
+        if !is_possible {
+            continue;
+        }
+        lines.push(run(looked, name, step, &mut tally));
     }
-    for (name, program, step) in lint::STEPS {
-        lines.push(match lint::skipped(name, program) {
-            None => run(&looked, name, step, &mut tally),
+    let with_podman = (pods::WITH_PODMAN, "podman", pods::with_podman as Step);
+    let with_podman = (!is_foreign).then_some(with_podman);
+    let mut optional: Vec<(&str, Option<String>, Step)> = Vec::new();
+    for (name, program, step) in lint::STEPS.into_iter().chain(with_podman) {
+        optional.push((name, lint::skipped(name, program), step));
+    }
+    let fetched = kubernetes::validator(looked.places).err();
+    let name = "the DaemonSet is valid by the schema of Kubernetes";
+    let why = fetched.map(|why| format!("skipped: {why:#} ({name})"));
+    optional.push((name, why, container::schema));
+    for (name, skipped, step) in optional {
+        lines.push(match skipped {
+            None => run(looked, name, step, &mut tally),
             Some(line) => {
                 tally.add(Tally::one_skipped());
                 line
             }
         });
     }
-    debian::clean(&looked)?;
-    println!("{}", lines.join("\n"));
+    debian::clean(looked)?;
+    println!(
+        "{}:\n{}",
+        looked.release.architecture.name(),
+        lines.join("\n")
+    );
     Ok(tally)
 }
 
@@ -143,10 +225,9 @@ fn sums(looked: &Looked<'_>) -> Result<()> {
         .args(["--check", "--strict", "SHA256SUMS"])
         .current_dir(&looked.release.out);
     let said = command::text(&mut check, "a file is not what SHA256SUMS says")?;
-    // Program, tarball, .deb, .rpm and bill of materials.
-    const FILES: usize = 5;
-    if said.lines().count() != FILES {
-        bail!("SHA256SUMS does not list exactly the {FILES} files of a release:\n{said}");
+    let files: usize = looked.releases.iter().map(|it| it.files().len()).sum();
+    if said.lines().count() != files {
+        bail!("SHA256SUMS does not list exactly the {files} files of the release:\n{said}");
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    super::{build, stage},
+    super::{stage, texts},
     Looked, silent,
 };
 
@@ -46,7 +46,7 @@ pub(super) fn manual(looked: &Looked<'_>) -> Result<()> {
 pub(super) fn completions(looked: &Looked<'_>) -> Result<()> {
     let folder = looked.release.stage.join("completions");
     let cases = cases(&looked.release.stage)?;
-    for (shell, script) in build::COMPLETIONS {
+    for (shell, script) in texts::COMPLETIONS {
         let script = folder.join(script);
         let mut parse = Command::new(shell);
         parse.arg("-n").arg(&script);

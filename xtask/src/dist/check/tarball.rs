@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{Looked, documents};
-use crate::{command, places::STATIC_TARGET};
+use crate::{architecture::Architecture, command};
 
 /// Checks that the program in the tarball runs without libraries and equals the released one.
 pub(super) fn step(looked: &Looked<'_>) -> Result<()> {
@@ -59,7 +59,7 @@ fn look_at_version(said: &str, version: &str) -> Result<()> {
     let wanted = [
         format!("mptcp-trace {version}"),
         "commit: ".to_owned(),
-        format!("target: {STATIC_TARGET}"),
+        format!("target: {}", Architecture::X86_64.triple()),
         "BPF ABI: ".to_owned(),
     ];
     let is_right = lines.len() == wanted.len()

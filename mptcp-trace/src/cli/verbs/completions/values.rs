@@ -9,8 +9,9 @@ use clap::{Arg, Command, ValueHint};
 use clap_complete::{ArgValueCompleter, CompletionCandidate};
 
 use crate::{
-    host::system::proc_is_ours,
-    model::{Finding, Verdict, all_causes},
+    filter::{ALL_KINDS, PATH_KINDS},
+    host::procfs,
+    model::{FINGERPRINTS, Finding, RESET_REASONS, Verdict, all_causes},
     sink::{Column, escape},
 };
 
@@ -50,6 +51,8 @@ fn values_of(arg: &Arg) -> Option<Values> {
         "cause" => Some(|typed| chosen(typed, causes())),
         "verdict" => Some(|typed| chosen(typed, verdicts())),
         "kind" => Some(|typed| chosen(typed, kinds())),
+        "packet" => Some(|typed| chosen(typed, packets())),
+        "reset_reason" => Some(|typed| chosen(typed, reset_reasons())),
         "columns" => Some(|typed| matching(typed, columns())),
         "fail_on" => Some(|typed| matching(typed, failures())),
         _ => (arg.get_value_hint() == ValueHint::AnyPath).then_some(files),
@@ -115,9 +118,25 @@ fn verdicts() -> impl Iterator<Item = Offer> {
     all.map(|verdict| (verdict.name().to_owned(), verdict.meaning().to_owned()))
 }
 
+fn packets() -> impl Iterator<Item = Offer> {
+    FINGERPRINTS
+        .iter()
+        .map(|it| (it.name.to_owned(), it.meaning.to_owned()))
+}
+
 fn kinds() -> impl Iterator<Item = Offer> {
     let all = Finding::KINDS.into_iter();
+    let groups = [
+        (PATH_KINDS.to_owned(), "all kinds about paths".to_owned()),
+        (ALL_KINDS.to_owned(), "every kind".to_owned()),
+    ];
     all.map(|kind| (kind.replace('_', "-"), String::new()))
+        .chain(groups)
+}
+
+fn reset_reasons() -> impl Iterator<Item = Offer> {
+    let all = RESET_REASONS.iter();
+    all.map(|it| (it.name.to_owned(), it.meaning.to_owned()))
 }
 
 fn columns() -> impl Iterator<Item = Offer> {
@@ -134,7 +153,7 @@ fn failures() -> impl Iterator<Item = Offer> {
 /// The visible processes, by PID, with their names; none if /proc shows those of another PID
 /// namespace.
 fn processes() -> BTreeMap<u64, String> {
-    if !proc_is_ours() {
+    if !procfs::has_our_numbers() {
         return BTreeMap::new();
     }
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -14,9 +14,9 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    cli::{Exit, USAGE, args::TopArgs, select},
+    cli::{Exit, USAGE, args::TopArgs, interfaces, select},
     correlate,
-    pipeline::View,
+    pipeline::{PeerBook, View},
     top::board::{Limits, Shared},
 };
 
@@ -60,6 +60,10 @@ fn view(args: &TopArgs, board: &Shared, is_replay: bool) -> anyhow::Result<View>
             ..correlate::Limits::STATED
         },
         observers: vec![Box::new(board.clone())],
+        peers: match is_replay {
+            true => PeerBook::default(),
+            false => PeerBook::naming(interfaces::of_address),
+        },
         ..View::default()
     })
 }

@@ -144,6 +144,7 @@ impl<'a> Scene<'a> {
                 }
                 other @ (Frame::Record(_)
                 | Frame::Place(..)
+                | Frame::Pod(..)
                 | Frame::Clock(_)
                 | Frame::Missed(..)) => self.stages.replay(&other).map_err(failed)?,
             }

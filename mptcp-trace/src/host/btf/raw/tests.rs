@@ -78,8 +78,13 @@ impl Made {
 
 /// Members of `struct outer`, type 5.
 pub(super) fn made() -> Made {
+    made_by("long unsigned int")
+}
+
+/// The same, with the compiler's name of `unsigned long`.
+fn made_by(unsigned_long: &str) -> Made {
     let mut made = Made::new();
-    made.int("long unsigned int", 8);
+    made.int(unsigned_long, 8);
     made.int("unsigned char", 1);
     made.a_type("", 3, false, 0, 0);
     made.words([2, 1, 16]);
@@ -231,4 +236,17 @@ fn types_of_this_kernel_are_all_read() {
     assert_eq!(types.iter().count(), types.places.len());
     let nameless = |(_, it): &(u32, Type<'_>)| it.kind == Kind::Func && types.name(it).is_empty();
     assert_eq!(types.iter().filter(nameless).count(), 0);
+}
+
+#[test]
+fn a_pointer_is_as_wide_as_unsigned_long_whatever_the_compiler_calls_that() {
+    for (name, width) in [
+        ("long unsigned int", Some(8)),
+        ("unsigned long", Some(8)),
+        ("unsigned int", None),
+    ] {
+        let types = made_by(name).types();
+        let (number, _place) = types.locate(5, "to").unwrap();
+        assert_eq!(types.size(number).ok(), width, "{name}");
+    }
 }
