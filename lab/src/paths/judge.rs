@@ -91,13 +91,17 @@ pub(super) fn line(line: &TracedLine) -> Option<Line<'_>> {
 }
 
 impl Wanted {
-    /// What the lines about this path report, in order.
-    pub(super) fn whats(&self) -> Vec<PathWord> {
+    /// What the lines about this path report.
+    ///
+    /// How often a path gets stale while it is cut is the scheduler's choice, and which one: as many
+    /// lines as the kernel counted.
+    pub(super) fn whats(&self, played: &Played) -> Vec<PathWord> {
         let is_first = self.fate.way == Way::First;
-        let moments = self.fate.moments.iter().map(|moment| match moment {
-            Moment::Stale => PathWord::Stale,
-            Moment::Recovered => PathWord::Recovered,
-            Moment::Priority => PathWord::Priority,
+        let counted = |name| played.count(self.fate.at, name).max(1) as usize;
+        let moments = self.fate.moments.iter().flat_map(|moment| match moment {
+            Moment::Stale => vec![PathWord::Stale; counted("SubflowStale")],
+            Moment::Recovered => vec![PathWord::Recovered; counted("SubflowRecover")],
+            Moment::Priority => vec![PathWord::Priority],
         });
         match self.fate.begins {
             Begins::Up => std::iter::once(PathWord::Up)
@@ -143,7 +147,7 @@ fn matched(rung: &str, played: &Played, lines: &[Line]) -> Vec<String> {
     let mut left: Vec<Line> = lines.to_vec();
     let mut wrong = Vec::new();
     for wanted in &played.wanted {
-        for what in wanted.whats() {
+        for what in wanted.whats(played) {
             let is_it = |line: &Line| line.what == what && wanted.is_about_line(line);
             match left.iter().position(is_it) {
                 Some(index) => {

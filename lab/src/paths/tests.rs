@@ -78,7 +78,7 @@ fn lines(played: &Played, rung: &str) -> Vec<TracedLine> {
             Way::First => "first",
             Way::Second | Way::Third | Way::Foreign | Way::Announced(_) => "join",
         };
-        for what in wanted.whats() {
+        for what in wanted.whats(played) {
             let ends = [PathWord::Failed, PathWord::ConnectFailed, PathWord::Down].contains(&what);
             let reset = wanted.fate.resets.first().filter(|_| ends);
             let path = Box::new(PathLine {
@@ -298,6 +298,27 @@ fn more_lines_than_one_are_right_only_where_packets_repeat() {
         lines.push(lines[again.unwrap()].clone());
         assert_eq!(outcome("fexit", &played, &lines), expected, "{name}");
     }
+}
+
+#[test]
+fn a_path_may_get_stale_several_times_and_each_has_its_line() {
+    let mut stale = played("stale");
+    let once = lines(&stale, "fexit");
+    for counter in ["SubflowStale", "SubflowRecover"] {
+        stale.moved[0].insert(counter.to_owned(), 2);
+    }
+    let twice = lines(&stale, "fexit");
+    assert_eq!(twice.len(), once.len() + 2);
+    assert_eq!(outcome("fexit", &stale, &twice), Outcome::Ok);
+    assert_eq!(outcome("fexit", &stale, &once), Outcome::Mismatch);
+    let mut unseen = lines(&stale, "tracepoint");
+    unseen.retain(|line| {
+        !matches!(
+            line,
+            TracedLine::PathStale(_) | TracedLine::PathRecovered(_)
+        )
+    });
+    assert_eq!(outcome("tracepoint", &stale, &unseen), Outcome::Ok);
 }
 
 #[test]

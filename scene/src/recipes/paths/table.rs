@@ -22,6 +22,9 @@ const fn between(at: End, name: &'static str, least: u64, most: u64) -> Counted 
     }
 }
 
+/// How often the path of the recipe `stale` may become so: once in each transfer while it is cut.
+const STALE_MAX: u64 = 20;
+
 const CLIENT_FIRST: Fate = Fate::up(Client, Way::First);
 const SERVER_FIRST: Fate = Fate::up(Server, Way::First);
 
@@ -665,8 +668,9 @@ pub const PATH_RECIPES: &[PathRecipe] = &[
             SYN_ACK_CAME,
             SYN_CAME,
             ACK_CAME,
-            counted(Client, "SubflowStale", 1),
-            counted(Client, "SubflowRecover", 1),
+            // Which path the scheduler gives up, and how often, is its own choice.
+            between(Client, "SubflowStale", 1, STALE_MAX),
+            between(Client, "SubflowRecover", 1, STALE_MAX),
         ],
         ..NOTHING
     },
