@@ -297,16 +297,19 @@ impl ReadMember for TypedSock {
 
     #[inline(always)]
     fn caller_uid(&self) -> u32 {
-        Self::current_task()
-            .deref(offset!(task_cred), offset!(cred_uid))
-            .unwrap_or_else(|Fault| bpf_get_current_uid_gid() as u32)
+        let uid = || {
+            Self::current_task()
+                .follow_rcu(offset!(task_cred))?
+                .member(offset!(cred_uid))
+        };
+        uid().unwrap_or_else(|Fault| bpf_get_current_uid_gid() as u32)
     }
 
     #[inline(always)]
     fn caller_cgroup(&self) -> u64 {
         let id = || {
             Self::current_task()
-                .follow(offset!(task_cgroups))?
+                .follow_rcu(offset!(task_cgroups))?
                 .follow(offset!(cgroups_default))?
                 .deref(offset!(cgroup_node), offset!(node_id))
         };
@@ -320,6 +323,18 @@ impl TypedSock {
     #[inline(always)]
     fn follow(&self, pointer: u16) -> Result<Self, Fault> {
         self.member(pointer).map(Self)
+    }
+
+    /// [`follow`](Self::follow) for a member that the kernel declares `__rcu`. Where the types of the
+    /// kernel say so (clang's do), the verifier adds an offset to its value only after a comparison
+    /// with null.
+    #[inline(always)]
+    fn follow_rcu(&self, pointer: u16) -> Result<Self, Fault> {
+        let target = self.follow(pointer)?;
+        if target.0.is_null() {
+            return Err(Fault);
+        }
+        Ok(target)
     }
 
     /// The current task, as a structure whose type the verifier knows.

@@ -14,6 +14,7 @@ use super::{
 };
 
 mod answers;
+mod data;
 
 const V4: Ends = Ends {
     source: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
