@@ -28,6 +28,7 @@ pub(crate) enum CallSite {
     LocalId = 15,
     FinishJoin = 16,
     Cookie = 17,
+    JoinPacket = 18,
 }
 
 /// Key under which the arguments are stored: function and thread. The idle task has the same id on

@@ -148,14 +148,14 @@ pub(crate) fn path_kretprobe_id(ctx: RetProbeContext) -> u32 {
 /// `subflow_check_req(request, listener, skb)` returned `error`: a SYN with `MP_JOIN` is refused if
 /// it is negative.
 #[inline(always)]
-fn syn_checked(request: JoinRequest, listener: u64, error: i32) {
+fn syn_checked(request: JoinRequest, listener: u64, skb: u64, error: i32) {
     if error >= 0 {
         return;
     }
     let key = this_run();
-    let (reason, mut answer, asked) = match join_run(key) {
+    let (mut reason, mut answer, asked) = match join_run(key) {
         Some(run) => (
-            u64::from(get!(run, reason)),
+            get!(run, reason),
             JoinAnswer::from_bits_retain(get!(run, answer)),
             Sock(get!(run, msk)),
         ),
@@ -164,6 +164,12 @@ fn syn_checked(request: JoinRequest, listener: u64, error: i32) {
     if !request.is_join() {
         let _gone = JOIN_RUNS.remove(key);
         return;
+    }
+    // Where the compiler has inlined `subflow_add_reset_reason`.
+    if reason == 0
+        && let Some(given) = reason_for_reset(skb, numbers().skb_ext_mptcp)
+    {
+        reason = u32::from(given) + 1;
     }
     // Where it cannot be seen whether the connection was asked: what fails before the question is
     // another port than the connection's.
@@ -186,7 +192,7 @@ fn syn_checked(request: JoinRequest, listener: u64, error: i32) {
         what(Kind::JOIN_FAILED, PathSite::SYN, answer.bits()),
         request.0,
         listener,
-        u64::from(error as u32) | reason << 32,
+        u64::from(error as u32) | u64::from(reason) << 32,
         msk,
     );
     let _gone = JOIN_RUNS.remove(key);
@@ -198,6 +204,7 @@ pub(crate) fn path_fexit_syn(ctx: FExitContext) -> i32 {
     syn_checked(
         JoinRequest(ctx.arg(0)),
         ctx.arg(1),
+        ctx.arg(2),
         ctx.arg::<u64>(3) as i32,
     );
     0
@@ -207,14 +214,17 @@ pub(crate) fn path_fexit_syn(ctx: FExitContext) -> i32 {
 #[kprobe]
 pub(crate) fn path_kprobe_syn(ctx: ProbeContext) -> u32 {
     stash_args(CallSite::JoinRequest, argument(&ctx, 0), argument(&ctx, 1));
+    stash_args(CallSite::JoinPacket, argument(&ctx, 2), 0);
     0
 }
 
 /// `subflow_check_req` returns.
 #[kretprobe]
 pub(crate) fn path_kretprobe_syn(ctx: RetProbeContext) -> u32 {
+    let packet = take_args(CallSite::JoinPacket).map_or(0, |[packet, _none]| packet);
     if let Some([request, listener]) = take_args(CallSite::JoinRequest) {
-        syn_checked(JoinRequest(request), listener, returned(&ctx) as i32);
+        let error = returned(&ctx) as i32;
+        syn_checked(JoinRequest(request), listener, packet, error);
     }
     0
 }
