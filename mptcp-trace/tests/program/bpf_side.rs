@@ -119,7 +119,16 @@ fn one_user_cannot_take_the_room_of_another_and_loses_no_fallback_either() {
     if !may_trace("one_user_cannot_take_the_room_of_another_and_loses_no_fallback_either") {
         return;
     }
-    let watching = Background::start(&["--json", "--sockets", "65536", "--sockets-per-user", "64"]);
+    // Others may have listeners elsewhere on this host.
+    let watching = Background::start(&[
+        "--json",
+        "--sockets",
+        "65536",
+        "--sockets-per-user",
+        "64",
+        "--netns",
+        "/proc/self/ns/net",
+    ]);
     let mut greedy = spawn_ready_asker_in(UNPRIVILEGED, "idle 200");
     let mut other =
         spawn_ready_asker_in(&["setpriv", "--reuid", "65533", "--clear-groups"], "idle 1");
