@@ -1,5 +1,7 @@
 //! Command lines that clap refuses: what to type instead.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use clap::{
     CommandFactory as _, Parser as _,
     error::{ContextKind, ContextValue, ErrorKind},
@@ -80,6 +82,16 @@ fn advice(error: &clap::Error, words: &[String]) -> Option<String> {
             false => sentence,
         });
     }
+    // A capture, and not a program.
+    if std::fs::metadata(invalid).is_ok_and(|it| it.is_file() && it.mode() & 0o111 == 0) {
+        let mut replayed = words.to_vec();
+        replayed.insert(0, "replay".to_owned());
+        return Some(format!(
+            "{} is a file, not a subcommand; to read a capture, type:\n\n  {}",
+            quoted(invalid),
+            line(&replayed)
+        ));
+    }
     let mut with_dashes = words.to_vec();
     with_dashes.insert(first, "--".to_owned());
     parses(&with_dashes).then(|| {
@@ -153,6 +165,18 @@ mod tests {
             let answer = answer(typed).unwrap_or_default();
             assert!(answer.contains(says), "{typed}: {answer}");
         }
+    }
+
+    #[test]
+    fn a_file_is_to_be_replayed_and_a_program_to_be_run() {
+        let capture = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let said = answer(&format!("--json {capture}")).unwrap();
+        assert!(
+            said.ends_with(&format!("type:\n\n  mptcp-trace replay --json {capture}")),
+            "{said}"
+        );
+        let said = answer("/bin/sh").unwrap();
+        assert!(said.ends_with("mptcp-trace -- /bin/sh"), "{said}");
     }
 
     #[test]

@@ -116,7 +116,7 @@ fn of_rst(packet: &Packet, before: Option<Seen>) -> Conclusion {
             return Conclusion {
                 what: Shown::RstUnknown,
                 certainty: Certainty::Open,
-                because: format!("ttl {ttl}, and no other packet of the peer is known"),
+                because: format!("ttl {ttl}, and that of no other packet of the peer is known"),
             };
         }
     };

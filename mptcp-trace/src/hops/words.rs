@@ -234,7 +234,11 @@ pub(super) fn advice(found: &Evidence, concluded: &Conclusion) -> Advice {
             &["neither end of the path nor a box refuses MPTCP in the handshake"][..],
             &["that data passes"][..],
         ),
-        Outcome::Closed | Outcome::NoAnswer => (
+        Outcome::Closed => (
+            &["nothing about MPTCP"][..],
+            &["that nobody serves there: other ports may be open"][..],
+        ),
+        Outcome::NoAnswer => (
             &["nothing about MPTCP"][..],
             &["that the host is down: other ports may answer"][..],
         ),

@@ -200,10 +200,17 @@ pub const JOIN_CAUSES: &[Cause] = &[
         name: "MPJoinClosedMeanwhile",
         when: AFTER_SYN,
         meaning: "The connection ended while the SYN of the join was under way. This is normal for \
-                  short connections.",
+                  connections that are shorter than a second; if the SYN was retransmitted, nobody \
+                  answered it: a firewall drops it, or the addresses cannot reach each other.",
         function: "mptcp_subflow_shutdown",
-        culprits: &[Culprit::Application],
-        next: &["is a second path of use to connections that are this short?"],
+        culprits: &[Culprit::Application, Culprit::Path, Culprit::Peer],
+        next: &[
+            "was the SYN retransmitted? if not: is a second path of use to connections that are this \
+             short?",
+            ROUTES,
+            SYNS,
+            PEER_SAYS,
+        ],
         ..JOIN
     },
     Cause {

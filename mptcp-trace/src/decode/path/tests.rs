@@ -411,7 +411,6 @@ fn a_path_that_ends_says_who_ended_it() {
         ..up(FIN_WAIT2)
     };
     for (record, cause, known, by) in [
-        (up(FIN_WAIT2), "connection-closed", Reported, Here),
         (
             with(up(FIN_WAIT2), PathEvents::REMOVED, PathEvents::REMOVED),
             "removed",
@@ -477,6 +476,10 @@ fn a_path_that_ends_says_who_ended_it() {
     ] {
         check(&record, (PathKind::Down, Some(cause), known, by));
     }
+    // Both ends send a FIN: neither is known to have decided.
+    let closed = decoded(&up(FIN_WAIT2));
+    assert_eq!(closed.cause.as_deref(), Some("connection-closed"));
+    assert_eq!((closed.known, closed.decided_by), (Reported, None));
 }
 
 #[test]

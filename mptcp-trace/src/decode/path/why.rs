@@ -401,6 +401,10 @@ impl<'a> Seen<'a> {
                 false => Why::new("removed", here).inferred(),
             };
         }
-        Why::new("connection-closed", here)
+        // Both ends send a FIN.
+        Why {
+            decided_by: None,
+            ..Why::new("connection-closed", here)
+        }
     }
 }

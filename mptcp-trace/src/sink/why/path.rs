@@ -2,7 +2,7 @@
 
 use super::super::escape;
 use crate::model::{
-    CauseGroup, Closed, Outcome, Path, PathKind, PathRole, ResetReason, find_cause,
+    CauseGroup, Closed, Outcome, Path, PathKind, PathRole, ResetReason, find_cause, short,
 };
 
 pub(super) fn of_path(path: &Path) -> String {
@@ -67,10 +67,29 @@ fn caused(path: &Path) -> String {
     };
     // Which of the causes that a refusal may have is in the reason.
     let reason = path.reset.filter(|it| it.received).and_then(reason);
-    match reason {
-        Some(reason) => format!("{meaning} {reason}"),
-        None => meaning,
-    }
+    let unanswered = unanswered(path);
+    let sentences = [Some(meaning), reason, unanswered];
+    sentences
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// That SYNs got no answer until the end closed the socket: the kernel itself would go on for minutes.
+fn unanswered(path: &Path) -> Option<String> {
+    let is_closed = ["MPJoinClosedMeanwhile", "MPCapableClosedMeanwhile"]
+        .iter()
+        .any(|name| path.cause.as_deref() == Some(name));
+    let again = path.ledger.filter(|_| is_closed)?.retransmissions;
+    let after = path.lifetime().map(|it| format!(" in {}", short(it)));
+    (again > 0).then(|| {
+        format!(
+            "Here {} SYNs were not answered{}.",
+            u64::from(again) + 1,
+            after.unwrap_or_default()
+        )
+    })
 }
 
 fn reason(reset: ResetReason) -> Option<String> {
@@ -107,4 +126,33 @@ pub(super) fn of_closed(closed: &Closed) -> String {
         sentences.push("The application did not query it.".to_owned());
     }
     sentences.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::{Ledger, fixture::a_path};
+
+    #[test]
+    fn syns_without_an_answer_are_counted_and_a_short_connection_has_none() {
+        let said = |retransmissions, cause: &'static str| {
+            let mut path = a_path(PathKind::Failed);
+            (path.cause, path.reset) = (Some(cause.into()), None);
+            (path.began_at, path.at) = (Some(Duration::from_secs(1)), Duration::from_secs(21));
+            path.ledger = Some(Ledger {
+                retransmissions,
+                ..Ledger::default()
+            });
+            of_path(&path)
+        };
+        let many = said(8, "MPJoinClosedMeanwhile");
+        assert!(
+            many.ends_with("Here 9 SYNs were not answered in 20.0 s."),
+            "{many}"
+        );
+        assert!(!said(0, "MPJoinClosedMeanwhile").contains("not answered in"));
+        assert!(!said(8, "MPJoinSynTimeout").contains("Here"));
+    }
 }
