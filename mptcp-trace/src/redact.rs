@@ -477,7 +477,7 @@ mod tests {
         (path.local_addr, path.remote_addr) = ([0; 16], [0; 16]);
         (path.local_port, path.remote_port_be) = (0, 0);
         assert_eq!(PathRecord::read_from_bytes(&bytes), Ok(path));
-        // Whoever accepts it may be wanted.
+        // The process that accepts the connection may match the filter.
         path.conn_state = ConnState::UNACCEPTED;
         path.local_port = 7;
         let mut bytes = path.as_bytes().to_vec();
